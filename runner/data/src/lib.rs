@@ -1,0 +1,1 @@
+//! Datasets, images, preprocessing and tokenizers.

@@ -1,0 +1,1 @@
+//! Plans, schedules, executes, caches and resumes pipelines.

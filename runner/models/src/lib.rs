@@ -1,0 +1,1 @@
+//! Models written once over a backend, and their checkpoints.

@@ -1,0 +1,1 @@
+//! YAML text to a typed, validated pipeline, with diagnostics that know line and column.
