@@ -1,0 +1,116 @@
+//! What is wrong with a pipeline, where, and what to write instead.
+
+use std::fmt::{self, Write as _};
+
+use serde::Serialize;
+
+/// One thing that is wrong. Its `Display` is the whole message for people, over several lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// Where.
+    pub place: Place,
+    /// What is wrong, as a fragment: `unknown key `stagse``.
+    pub message: String,
+    /// What to write instead.
+    pub hint: Option<String>,
+}
+
+/// Where a diagnostic points.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "in")]
+pub enum Place {
+    /// A place in the pipeline's file.
+    File {
+        /// The path as the caller gave it.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// How many characters of the line are meant; at least 1.
+        width: usize,
+        /// The line.
+        source: String,
+    },
+    /// An override from the command line.
+    Set {
+        /// The parameter that it names.
+        name: String,
+        /// The text given.
+        text: String,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, line, column, .. } => write!(f, "{file}:{line}:{column}"),
+            Self::Set { name, .. } => write!(f, "--set {name}"),
+        }
+    }
+}
+
+/// Characters of a source line that are shown; longer lines are cut round the place.
+const SHOWN: usize = 110;
+
+impl Diagnostic {
+    /// The message for people, with ANSI colours if `colour`. Ends without a line break.
+    pub fn render(&self, colour: bool) -> String {
+        let paint = |code: &'static str, text: &str| {
+            if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        };
+        let (red, blue, bold) = ("1;31", "1;34", "1");
+        let mut out = format!("{}{}\n", paint(red, "error"), paint(bold, &format!(": {}", self.message)));
+        let margin = match &self.place {
+            Place::File { line, .. } => line.to_string().len(),
+            Place::Set { .. } => 1,
+        };
+        let pad = " ".repeat(margin);
+        let _ = writeln!(out, "{pad}{} {}", paint(blue, "-->"), self.place);
+        if let Place::File { line, column, width, source, .. } = &self.place {
+            let (shown, start) = excerpt(source, *column);
+            let width = (*width).clamp(1, shown.chars().count().saturating_sub(start).max(1));
+            let caret = format!("{}{}", " ".repeat(start), "^".repeat(width));
+            let bar = paint(blue, "|");
+            let _ = writeln!(out, "{pad} {bar}");
+            let _ = writeln!(out, "{} {bar} {shown}", paint(blue, &line.to_string()));
+            let _ = writeln!(out, "{pad} {bar} {}", paint(red, &caret));
+        }
+        if let Place::Set { name, text } = &self.place {
+            let bar = paint(blue, "|");
+            let shown = format!("--set {name}={}", printable(text).chars().take(SHOWN).collect::<String>());
+            let _ = writeln!(out, "{pad} {bar}\n{pad} {bar} {shown}\n{pad} {bar}");
+        }
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(out, "{}: {hint}", paint("1;36", "hint"));
+        }
+        out.truncate(out.trim_end().len());
+        out
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+/// The part of a line round a column (from 1), and where in that part the column is (from 0).
+fn excerpt(source: &str, column: usize) -> (String, usize) {
+    let source = printable(source);
+    let at = column.saturating_sub(1);
+    let length = source.chars().count();
+    if length <= SHOWN {
+        return (source.trim_end().to_owned(), at.min(length));
+    }
+    let from = if at + SHOWN / 2 < SHOWN { 0 } else { at - SHOWN / 2 };
+    let lead = if from > 0 { "…" } else { "" };
+    let tail = if from + SHOWN < length { "…" } else { "" };
+    let cut: String = source.chars().skip(from).take(SHOWN).collect();
+    (format!("{lead}{cut}{tail}"), at - from + lead.chars().count())
+}
+
+/// The text with every control character as a space, so that a file cannot steer a terminal and carets stay in line.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
