@@ -1,1 +1,13 @@
 //! Datasets, images, preprocessing and tokenizers.
+
+mod decode;
+mod error;
+mod preprocess;
+mod resize;
+mod text;
+
+pub use decode::{Limits, Pixels, decode, encode_png};
+pub use error::DataError;
+pub use preprocess::{CLIP_MEAN, CLIP_STD, Preprocess, Size};
+pub use resize::{Arithmetic, Filter};
+pub use text::{CLIP_CONTEXT, Cleaning, ClipTokenizer, clean, train_tokenizer};

@@ -1,0 +1,298 @@
+//! Resampling of 8-bit pixels, bit for bit as Pillow (`Image.resize`) or as torchvision (`resize` of a `uint8` tensor).
+//!
+//! Both filter in two passes, horizontal first, with fixed-point weights and rounding to 8 bits after each; the support
+//! widens when shrinking (antialias) and not when enlarging. They differ in the weights' precision: 22 bits in Pillow's
+//! `Resample.c`, at most 15 in torch's `UpSampleKernel.cpp`, so that they fit 16-bit lanes.
+
+/// A resampling filter, with Pillow's definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// The nearest pixel.
+    Nearest,
+    /// Mean of the covered pixels.
+    Box,
+    /// Triangle.
+    Bilinear,
+    /// Hamming window over one pixel.
+    Hamming,
+    /// Cubic convolution with a = −0.5.
+    Bicubic,
+    /// Lanczos with three lobes.
+    Lanczos,
+}
+
+impl Filter {
+    /// Pillow's number for it, which `preprocessor_config.json` calls `resample`.
+    pub fn from_pillow(number: u64) -> Option<Self> {
+        [Self::Nearest, Self::Lanczos, Self::Bilinear, Self::Bicubic, Self::Box, Self::Hamming]
+            .get(usize::try_from(number).ok()?)
+            .copied()
+    }
+
+    /// Pillow's number for it.
+    pub fn to_pillow(self) -> u64 {
+        match self {
+            Self::Nearest => 0,
+            Self::Lanczos => 1,
+            Self::Bilinear => 2,
+            Self::Bicubic => 3,
+            Self::Box => 4,
+            Self::Hamming => 5,
+        }
+    }
+
+    /// Half the filter's width, in source pixels when not shrinking.
+    fn support(self) -> f64 {
+        match self {
+            Self::Nearest => 0.0,
+            Self::Box => 0.5,
+            Self::Bilinear | Self::Hamming => 1.0,
+            Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        use std::f64::consts::PI;
+        fn sinc(x: f64) -> f64 {
+            if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) }
+        }
+        match self {
+            Self::Nearest => 0.0,
+            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
+            Self::Bilinear => (1.0 - x.abs()).max(0.0),
+            Self::Hamming => match x.abs() {
+                0.0 => 1.0,
+                x if x >= 1.0 => 0.0,
+                x => (x * PI).sin() / (x * PI) * (0.54 + 0.46 * (x * PI).cos()),
+            },
+            Self::Bicubic => {
+                const A: f64 = -0.5;
+                match x.abs() {
+                    x if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
+                    x if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
+                    _ => 0.0,
+                }
+            }
+            Self::Lanczos => {
+                if (-3.0..3.0).contains(&x) {
+                    sinc(x) * sinc(x / 3.0)
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
+}
+
+/// Whose arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Pillow: weights of 22 bits.
+    Pillow,
+    /// torchvision on `uint8` tensors: weights of as many bits as keep the largest below 2¹⁵.
+    Torchvision,
+}
+
+/// A part of the resized picture: all that is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// First row.
+    pub(crate) top: usize,
+    /// First column.
+    pub(crate) left: usize,
+    /// Rows.
+    pub(crate) height: usize,
+    /// Columns.
+    pub(crate) width: usize,
+}
+
+/// 8-bit pixels, `[height, width, channels]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Raster<'a> {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) channels: usize,
+    pub(crate) data: &'a [u8],
+}
+
+/// The `window` of `image` resized to `height` × `width`, `[window.height, window.width, channels]`.
+///
+/// The window lies within the resized picture, no size is 0, and channels are 1 or 3: the caller sees to that.
+pub(crate) fn resize(
+    image: Raster<'_>,
+    (height, width): (usize, usize),
+    window: Window,
+    filter: Filter,
+    arithmetic: Arithmetic,
+) -> Vec<u8> {
+    if filter == Filter::Nearest {
+        return nearest(image, (height, width), window, arithmetic);
+    }
+    let rows = (height != image.height)
+        .then(|| Weights::new(image.height, height, window.top, window.height, filter, arithmetic));
+    let columns =
+        (width != image.width).then(|| Weights::new(image.width, width, window.left, window.width, filter, arithmetic));
+    // The source rows that the vertical pass reads.
+    let (first, last) = match &rows {
+        Some(weights) => weights.span(),
+        None => (window.top, window.top + window.height),
+    };
+    let across = match (&columns, image.channels) {
+        (Some(weights), 1) => horizontal::<1>(image, first..last, weights),
+        (Some(weights), _) => horizontal::<3>(image, first..last, weights),
+        (None, channels) => crop_columns(image, first..last, window.left * channels, window.width * channels),
+    };
+    match &rows {
+        Some(weights) => vertical(&across, window.width * image.channels, first, weights),
+        None => across,
+    }
+}
+
+/// Fixed-point weights of every output pixel of one dimension.
+struct Weights {
+    /// First source pixel and number of taps, by output pixel.
+    bounds: Vec<(usize, usize)>,
+    /// `taps` weights an output pixel; the unused are 0.
+    weights: Vec<i32>,
+    taps: usize,
+    /// Bits behind the binary point.
+    bits: u32,
+}
+
+impl Weights {
+    /// For output pixels `start..start + count` of `target`, from `source` pixels.
+    fn new(source: usize, target: usize, start: usize, count: usize, filter: Filter, arithmetic: Arithmetic) -> Self {
+        let scale = source as f64 / target as f64;
+        let widened = scale.max(1.0);
+        let support = filter.support() * widened;
+        let taps = support.ceil() as usize * 2 + 1;
+        let inverse = 1.0 / widened;
+        let row = |i: usize| -> (usize, Vec<f64>) {
+            let centre = (i as f64 + 0.5) * scale;
+            // A cast truncates towards zero and stops at zero, as the reference does.
+            let first = (centre - support + 0.5) as usize;
+            let end = ((centre + support + 0.5) as usize).min(source);
+            let mut weights: Vec<f64> =
+                (first..end).map(|x| filter.weight((x as f64 - centre + 0.5) * inverse)).collect();
+            let sum: f64 = weights.iter().sum();
+            if sum != 0.0 {
+                weights.iter_mut().for_each(|weight| *weight /= sum);
+            }
+            (first, weights)
+        };
+        let bits = match arithmetic {
+            Arithmetic::Pillow => 22,
+            Arithmetic::Torchvision => {
+                // Of the whole dimension, whatever part of it is asked for.
+                let largest = (0..target).flat_map(|i| row(i).1).fold(0.0, f64::max);
+                let fits = |bits: &u32| ((0.5 + largest * f64::from(1u32 << (bits + 1))) as i64) < 1 << 15;
+                (0..22).find(|bits| !fits(bits)).unwrap_or(22)
+            }
+        };
+        let one = f64::from(1u32 << bits);
+        let mut weights = vec![0; count * taps];
+        let mut bounds = Vec::with_capacity(count);
+        for (i, fixed) in weights.chunks_exact_mut(taps).enumerate() {
+            let (first, exact) = row(start + i);
+            for (fixed, exact) in fixed.iter_mut().zip(&exact) {
+                *fixed = (exact * one + 0.5f64.copysign(*exact)) as i32;
+            }
+            bounds.push((first, exact.len().min(taps)));
+        }
+        Self { bounds, weights, taps, bits }
+    }
+
+    /// The source pixels that are read, as a range.
+    fn span(&self) -> (usize, usize) {
+        let first = self.bounds.iter().map(|bound| bound.0).min().unwrap_or(0);
+        let last = self.bounds.iter().map(|bound| bound.0 + bound.1).max().unwrap_or(0);
+        (first, last)
+    }
+
+    /// First source pixel and weights, by output pixel.
+    fn rows(&self) -> impl Iterator<Item = (usize, &[i32])> {
+        self.bounds
+            .iter()
+            .zip(self.weights.chunks_exact(self.taps))
+            .map(|(&(first, n), weights)| (first, &weights[..n]))
+    }
+
+    fn half(&self) -> i32 {
+        1 << (self.bits - 1)
+    }
+}
+
+fn to_byte(sum: i32, bits: u32) -> u8 {
+    (sum >> bits).clamp(0, 255) as u8
+}
+
+fn horizontal<const C: usize>(image: Raster<'_>, rows: std::ops::Range<usize>, weights: &Weights) -> Vec<u8> {
+    let stride = image.width * C;
+    let mut out = Vec::with_capacity(rows.len() * weights.bounds.len() * C);
+    for row in image.data[rows.start * stride..rows.end * stride].chunks_exact(stride) {
+        let (pixels, _) = row.as_chunks::<C>();
+        for (first, weights_here) in weights.rows() {
+            let mut sums = [weights.half(); C];
+            for (pixel, &weight) in pixels[first..first + weights_here.len()].iter().zip(weights_here) {
+                for (sum, &value) in sums.iter_mut().zip(pixel) {
+                    *sum += i32::from(value) * weight;
+                }
+            }
+            out.extend(sums.map(|sum| to_byte(sum, weights.bits)));
+        }
+    }
+    out
+}
+
+/// `image` holds source rows from `first` on, each of `stride` bytes.
+fn vertical(image: &[u8], stride: usize, first: usize, weights: &Weights) -> Vec<u8> {
+    let mut out = Vec::with_capacity(stride * weights.bounds.len());
+    let mut sums = vec![0i32; stride];
+    for (start, weights_here) in weights.rows() {
+        sums.fill(weights.half());
+        for (row, &weight) in image[(start - first) * stride..].chunks_exact(stride).zip(weights_here) {
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += i32::from(value) * weight;
+            }
+        }
+        out.extend(sums.iter().map(|&sum| to_byte(sum, weights.bits)));
+    }
+    out
+}
+
+/// Bytes `left..left + length` of every row.
+fn crop_columns(image: Raster<'_>, rows: std::ops::Range<usize>, left: usize, length: usize) -> Vec<u8> {
+    let stride = image.width * image.channels;
+    let rows = image.data[rows.start * stride..rows.end * stride].chunks_exact(stride);
+    rows.flat_map(|row| &row[left..left + length]).copied().collect()
+}
+
+fn nearest(image: Raster<'_>, (height, width): (usize, usize), window: Window, arithmetic: Arithmetic) -> Vec<u8> {
+    let positions = |source: usize, target: usize| -> Vec<usize> {
+        let position: Vec<f64> = match arithmetic {
+            // Pillow's `ImagingScaleAffine` adds the step up, from the middle of the first pixel.
+            Arithmetic::Pillow => {
+                let step = source as f64 / target as f64;
+                std::iter::successors(Some(step * 0.5), |position| Some(position + step)).take(target).collect()
+            }
+            // torch's `nearest` takes the pixel at the left edge, in single precision.
+            Arithmetic::Torchvision => {
+                let step = source as f32 / target as f32;
+                (0..target).map(|i| f64::from((i as f32 * step).floor())).collect()
+            }
+        };
+        position.into_iter().map(|position| (position as usize).min(source - 1)).collect()
+    };
+    let (rows, columns) = (positions(image.height, height), positions(image.width, width));
+    let rows = &rows[window.top..window.top + window.height];
+    let columns = &columns[window.left..window.left + window.width];
+    let mut out = Vec::with_capacity(rows.len() * columns.len() * image.channels);
+    for row in rows {
+        for column in columns {
+            let at = (row * image.width + column) * image.channels;
+            out.extend_from_slice(&image.data[at..at + image.channels]);
+        }
+    }
+    out
+}

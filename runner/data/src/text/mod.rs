@@ -1,0 +1,217 @@
+//! CLIP's tokenizer: byte-level byte-pair encoding with `</w>` at word ends, through the crate `tokenizers`.
+//!
+//! What a checkpoint brings decides how it behaves. A `tokenizer.json`, or `vocab.json` with `merges.txt`, behaves as
+//! `transformers`' `CLIPTokenizer` does: NFC, runs of white space to one space, lower case, and no other clean-up. OpenAI's
+//! `bpe_simple_vocab_16e6.txt.gz` brings OpenAI's clean-up (see [`clean`]) as well; [`ClipTokenizer::with_cleaning`] overrides.
+
+mod build;
+mod clean;
+mod html;
+mod train;
+
+use std::{fmt, path::Path, str::FromStr, sync::Arc};
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+pub use clean::{Cleaning, clean};
+pub use train::train_tokenizer;
+
+use crate::{
+    DataError,
+    error::{read, read_text},
+};
+
+/// CLIP's context length, where a checkpoint names none.
+pub const CLIP_CONTEXT: usize = 77;
+
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+
+/// Turns text into token ids for a CLIP text tower. Cheap to clone.
+#[derive(Clone)]
+pub struct ClipTokenizer {
+    inner: Arc<Tokenizer>,
+    cleaning: Cleaning,
+    context: usize,
+    start: u32,
+    end: u32,
+    pad: u32,
+}
+
+impl ClipTokenizer {
+    /// Reads the tokenizer of a checkpoint folder: `tokenizer.json`, else `vocab.json` and `merges.txt`, else
+    /// `bpe_simple_vocab_16e6.txt.gz`; `tokenizer_config.json` says context length and special tokens.
+    pub fn from_folder(folder: &Path) -> Result<Self, DataError> {
+        let has = |name: &str| folder.join(name).is_file();
+        let config = match has("tokenizer_config.json") {
+            true => Some(read_text(&folder.join("tokenizer_config.json"))?),
+            false => None,
+        };
+        let name = |file: &str| folder.join(file).display().to_string();
+        if has("tokenizer.json") {
+            let json = read_text(&folder.join("tokenizer.json"))?;
+            Self::build(&json, config.as_deref(), &name("tokenizer.json"))
+        } else if has("vocab.json") && has("merges.txt") {
+            let (vocab, merges) = (read_text(&folder.join("vocab.json"))?, read_text(&folder.join("merges.txt"))?);
+            let json =
+                build::from_vocab(&vocab, &merges).map_err(|message| DataError::format(name("vocab.json"), message))?;
+            Self::build(&json, config.as_deref(), &name("vocab.json"))
+        } else if has("bpe_simple_vocab_16e6.txt.gz") {
+            Self::from_openai(&read(&folder.join("bpe_simple_vocab_16e6.txt.gz"))?)
+        } else {
+            Err(DataError::format(
+                folder.display().to_string(),
+                "no tokenizer: expected tokenizer.json, or vocab.json and merges.txt",
+            ))
+        }
+    }
+
+    /// A `tokenizer.json`, with the text of `tokenizer_config.json` where there is one.
+    pub fn from_json(tokenizer: &str, config: Option<&str>) -> Result<Self, DataError> {
+        Self::build(tokenizer, config, "tokenizer.json")
+    }
+
+    /// OpenAI's merges file (`bpe_simple_vocab_16e6.txt.gz`, or unpacked), with OpenAI's clean-up.
+    pub fn from_openai(file: &[u8]) -> Result<Self, DataError> {
+        let name = "bpe_simple_vocab_16e6.txt.gz";
+        let json = build::from_openai(file).map_err(|message| DataError::format(name, message))?;
+        Ok(Self { cleaning: Cleaning::OpenAi, pad: 0, ..Self::build(&json, None, name)? })
+    }
+
+    fn build(json: &str, config: Option<&str>, file: &str) -> Result<Self, DataError> {
+        let wrong = |message: String| DataError::format(file, message);
+        let mut inner = Tokenizer::from_str(json).map_err(|error| wrong(format!("not a tokenizer: {error}")))?;
+        // Both are done here: padding by `encode_padded`, truncation so that the end token stays last.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
+        let config: Value = match config {
+            Some(text) => serde_json::from_str(text).map_err(|error| {
+                DataError::format(file.replace("tokenizer.json", "tokenizer_config.json"), error.to_string())
+            })?,
+            None => Value::Null,
+        };
+        let special = |key: &str| -> Option<String> {
+            let token = config.get(key)?;
+            token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
+        };
+        let id = |token: &str| {
+            let id = inner.token_to_id(token);
+            id.ok_or_else(|| wrong(format!("no token `{token}`: a CLIP tokenizer has `{START}` and `{END}`")))
+        };
+        let start = id(special("bos_token").as_deref().unwrap_or(START))?;
+        let end = id(special("eos_token").as_deref().unwrap_or(END))?;
+        let pad = special("pad_token").and_then(|token| inner.token_to_id(&token)).unwrap_or(end);
+        // Files that never set it hold 1e30.
+        let context =
+            config.get("model_max_length").and_then(Value::as_f64).filter(|length| (2.0..1e6).contains(length));
+        let context = context.map_or(CLIP_CONTEXT, |length| length as usize);
+        Ok(Self { inner: Arc::new(inner), cleaning: Cleaning::None, context, start, end, pad })
+    }
+
+    /// The same tokenizer for another context length (at least 2: start and end).
+    #[must_use]
+    pub fn with_context(mut self, context: usize) -> Self {
+        self.context = context.max(2);
+        self
+    }
+
+    /// The same tokenizer with another clean-up before it.
+    #[must_use]
+    pub fn with_cleaning(mut self, cleaning: Cleaning) -> Self {
+        self.cleaning = cleaning;
+        self
+    }
+
+    /// The token ids of `text`: start, at most `context − 2` tokens, end. Not padded.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let cleaned;
+        let text = match self.cleaning {
+            Cleaning::None => text,
+            Cleaning::OpenAi => {
+                cleaned = clean(text);
+                &cleaned
+            }
+        };
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| DataError::Invalid(format!("cannot tokenize {text:?}: {error}")))?;
+        let tokens = encoding.get_ids();
+        let kept = tokens.len().min(self.context - 2);
+        let mut ids = Vec::with_capacity(kept + 2);
+        ids.push(self.start);
+        ids.extend_from_slice(&tokens[..kept]);
+        ids.push(self.end);
+        Ok(ids)
+    }
+
+    /// The token ids of `text`, padded to exactly `context` ids with [`ClipTokenizer::pad`].
+    pub fn encode_padded(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let mut ids = self.encode(text)?;
+        ids.resize(self.context, self.pad);
+        Ok(ids)
+    }
+
+    /// Most ids of a text, start and end included.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Number of tokens, special ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The start token.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// The end token.
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// What [`ClipTokenizer::encode_padded`] pads with: the end token as `transformers` does, 0 as OpenAI's code does.
+    pub fn pad(&self) -> u32 {
+        self.pad
+    }
+
+    /// The clean-up that runs before the tokenizer.
+    pub fn cleaning(&self) -> Cleaning {
+        self.cleaning
+    }
+
+    /// The text of a token, as the vocabulary has it (`cat</w>`).
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The text of a `tokenizer.json` that gives this tokenizer back, clean-up and context length aside.
+    pub fn to_json(&self) -> Result<String, DataError> {
+        self.inner.to_string(false).map_err(|error| DataError::Invalid(format!("cannot write the tokenizer: {error}")))
+    }
+
+    /// The text of the `tokenizer_config.json` beside it: context length and special tokens.
+    pub fn config_json(&self) -> String {
+        let token = |id| self.inner.id_to_token(id);
+        serde_json::json!({
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": self.context,
+            "bos_token": token(self.start),
+            "eos_token": token(self.end),
+            "pad_token": token(self.pad),
+            "unk_token": token(self.end),
+        })
+        .to_string()
+    }
+}
+
+impl fmt::Debug for ClipTokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClipTokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("context", &self.context)
+            .field("cleaning", &self.cleaning)
+            .finish_non_exhaustive()
+    }
+}
