@@ -1,0 +1,277 @@
+//! `score`: every query against every candidate.
+
+use std::collections::BTreeMap;
+
+use runner_contract::{
+    Batch, Column, ColumnData, ColumnType, Context, Input, Inputs, KindInfo, PortKind, Prepared, Problem, Produced,
+    Shape, Stage, StageError, Stream,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    Binding, Defined, Definition, LOGIT_SCALE, Services,
+    definition::{input, output},
+    pool::is_embedding,
+    vectors::{best, dot, normalize, softmax},
+};
+
+/// Metadata of a `scores` column: the candidates' names, a JSON array.
+pub(crate) const NAMES: &str = "names";
+/// Metadata of a `scores` column: the candidates' labels, a JSON array.
+pub(crate) const LABELS: &str = "labels";
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// Also give `probabilities`: the softmax of the scores over the candidates.
+    #[serde(default)]
+    probabilities: bool,
+    /// What the cosines are multiplied by. Left out: the model's own `logit_scale`.
+    #[serde(default)]
+    logit_scale: Option<f64>,
+}
+
+struct Score;
+
+pub(crate) fn kind(_: &Services) -> Defined<impl Definition> {
+    Defined::new(Score)
+}
+
+impl Definition for Score {
+    type Settings = Settings;
+
+    fn info(&self) -> KindInfo {
+        KindInfo {
+            name: "score",
+            version: 1,
+            summary: "every query against every candidate: logit scale times cosine",
+            shape: Shape::Map,
+            inputs: const {
+                &[
+                    input("queries", PortKind::Rows, "rows with `embedding`"),
+                    input(
+                        "candidates",
+                        PortKind::Whole,
+                        "rows with `embedding`, and `name` and `label` where they have them",
+                    ),
+                ]
+            },
+            outputs: const { &[output("rows", "`scores`, one a candidate, and `prediction`")] },
+            expensive: false,
+            device: false,
+            settings: Value::Null,
+        }
+    }
+
+    fn bind(&self, settings: &Settings, binding: &mut Binding<'_>) {
+        let queries = binding.column("queries", "embedding", "embedding", is_embedding);
+        let candidates = binding.column("candidates", "embedding", "embedding", is_embedding);
+        if let (Some(queries), Some(candidates)) = (queries, candidates)
+            && queries.kind != candidates.kind
+        {
+            let message = format!(
+                "the candidates' embeddings ({}) are of another model than the queries' ({})",
+                describe(&candidates.kind),
+                describe(&queries.kind)
+            );
+            binding.problem(Problem::input("candidates", message).hint("give both `encode` stages the same `model`"));
+        }
+        let optional = [("name", ColumnType::Text), ("label", ColumnType::Label)];
+        for (name, kind) in optional {
+            if binding.schema("candidates").is_some_and(|schema| schema.get(name).is_some()) {
+                binding.column("candidates", name, kind.name(), |found| *found == kind);
+            }
+        }
+        if settings.logit_scale.is_some_and(|scale| !scale.is_finite() || scale <= 0.0) {
+            binding.problem(Problem::setting("logit_scale", "expected a number above 0"));
+        }
+        let mut columns = vec![Column::new("scores", ColumnType::Scores), Column::new("prediction", ColumnType::Label)];
+        if settings.probabilities {
+            columns.push(Column::new("probabilities", ColumnType::Scores));
+        }
+        binding.gives("rows", columns);
+    }
+
+    fn open(&self, settings: Settings, _: &BTreeMap<String, Input>) -> Result<Stage, StageError> {
+        Ok(Stage::Stream(Box::new(Scorer(settings))))
+    }
+}
+
+fn describe(kind: &ColumnType) -> String {
+    match kind {
+        ColumnType::Embedding { dim, space } => format!("{dim} components, model {}", space.short()),
+        other => other.to_string(),
+    }
+}
+
+struct Scorer(Settings);
+
+/// The candidates, normalised, with what is written beside the scores.
+struct Candidates {
+    /// `[candidates, dim]`, each of length 1.
+    vectors: Vec<f32>,
+    labels: Vec<i64>,
+    names: Vec<String>,
+}
+
+impl Candidates {
+    fn read(rows: &Batch) -> Result<Self, StageError> {
+        let (values, dim) = rows.vectors("embedding")?;
+        let mut vectors = values.to_vec();
+        vectors.chunks_exact_mut(dim.max(1)).for_each(normalize);
+        let labels = match rows.has("label") {
+            true => rows.integers("label")?.to_vec(),
+            false => (0..rows.len() as i64).collect(),
+        };
+        let names = match rows.has("name") {
+            true => rows.text("name")?.iter().flatten().map(str::to_owned).collect(),
+            false => rows.ids()?.iter().flatten().map(str::to_owned).collect(),
+        };
+        Ok(Self { vectors, labels, names })
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (NAMES.to_owned(), Value::from(self.names.clone()).to_string()),
+            (LABELS.to_owned(), Value::from(self.labels.clone()).to_string()),
+        ])
+    }
+}
+
+impl Stream for Scorer {
+    fn apply(&self, context: &Context, inputs: &Inputs, _: Prepared) -> Result<BTreeMap<String, Produced>, StageError> {
+        let queries = crate::port(inputs, "queries")?;
+        let rows = context.whole("candidates")?;
+        let (query_kind, candidate_kind) = (queries.kind("embedding"), rows.kind("embedding"));
+        if let (Some(query), Some(candidate)) = (&query_kind, &candidate_kind)
+            && query != candidate
+        {
+            return Err(StageError::new(format!(
+                "queries ({}) and candidates ({}) are embeddings of different models",
+                describe(query),
+                describe(candidate)
+            )));
+        }
+        if rows.is_empty() {
+            return Err(StageError::new("there are no candidates to score against"));
+        }
+        let scale = self.scale(queries, rows)?;
+        let candidates = Candidates::read(rows)?;
+        let (values, dim) = queries.vectors("embedding")?;
+        let width = candidates.labels.len();
+        let mut output = Produced::default();
+        let mut take = Vec::with_capacity(queries.len());
+        let (mut scores, mut predictions) = (Vec::with_capacity(queries.len() * width), Vec::new());
+        let ids = queries.ids()?;
+        for (i, query) in values.chunks_exact(dim.max(1)).enumerate() {
+            let mut query = query.to_vec();
+            normalize(&mut query);
+            let row: Vec<_> =
+                candidates.vectors.chunks_exact(dim.max(1)).map(|candidate| scale * dot(&query, candidate)).collect();
+            match best(&row) {
+                Some(winner) if row.iter().all(|score| score.is_finite()) => {
+                    predictions.push(candidates.labels[winner]);
+                    scores.extend(row);
+                    take.push(i as u32);
+                }
+                _ => output.bad.push((ids.value(i).to_owned(), "its embedding is not finite".into())),
+            }
+        }
+        let probabilities = self.0.probabilities.then(|| {
+            let mut probabilities = scores.clone();
+            probabilities.chunks_exact_mut(width).for_each(softmax);
+            probabilities
+        });
+        output.take = (take.len() < queries.len()).then_some(take);
+        let metadata = candidates.metadata();
+        let mut output = output
+            .column_with("scores", ColumnData::Scores(scores, width), metadata.clone())?
+            .column("prediction", ColumnData::Labels(predictions))?;
+        if let Some(probabilities) = probabilities {
+            output = output.column_with("probabilities", ColumnData::Scores(probabilities, width), metadata)?;
+        }
+        Ok(BTreeMap::from([("rows".to_owned(), output)]))
+    }
+}
+
+impl Scorer {
+    fn scale(&self, queries: &Batch, candidates: &Batch) -> Result<f32, StageError> {
+        if let Some(scale) = self.0.logit_scale {
+            return Ok(scale as f32);
+        }
+        let written = queries
+            .metadata("embedding", LOGIT_SCALE)
+            .or_else(|| candidates.metadata("embedding", LOGIT_SCALE))
+            .ok_or_else(|| {
+                StageError::new("the embeddings do not say their model's logit scale; set `logit_scale` under `with:`")
+            })?;
+        written.parse().map_err(|error| StageError::because(format!("logit scale `{written}`"), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runner_contract::Digest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{problems, rows, try_apply};
+
+    fn vectors(values: &[f32], model: &[u8], scale: &str) -> Batch {
+        let n = values.len() / 2;
+        let metadata = BTreeMap::from([(LOGIT_SCALE.to_owned(), scale.to_owned())]);
+        let data = ColumnData::Embeddings(values.to_vec(), 2, Digest::of(model));
+        Batch::new((0..n).map(|i| format!("r{i}")).collect()).with_metadata("embedding", data, metadata).unwrap()
+    }
+
+    fn classes(model: &[u8]) -> Batch {
+        vectors(&[2.0, 0.0, 0.0, 3.0], model, "10")
+            .with("label", ColumnData::Labels(vec![5, 7]))
+            .unwrap()
+            .with("name", ColumnData::Text(vec!["five".into(), "seven".into()]))
+            .unwrap()
+    }
+
+    #[test]
+    fn scores_are_scaled_cosines_and_predict_the_label() {
+        let queries = vectors(&[3.0, 4.0, 1.0, 0.0], b"m", "10");
+        let settings = json!({"probabilities": true});
+        let out =
+            &try_apply("score", settings, &[("queries", queries)], &[("candidates", classes(b"m"))]).unwrap()["rows"];
+        let (scores, width) = out.vectors("scores").unwrap();
+        assert_eq!(width, 2);
+        assert!(scores.iter().zip([6.0, 8.0, 10.0, 0.0]).all(|(a, b)| (a - b).abs() < 1e-5), "{scores:?}");
+        assert_eq!(out.integers("prediction").unwrap(), [7, 5]);
+        assert_eq!(out.metadata("scores", NAMES).unwrap(), r#"["five","seven"]"#);
+        assert_eq!(out.metadata("scores", LABELS).unwrap(), "[5,7]");
+        let (probabilities, _) = out.vectors("probabilities").unwrap();
+        assert!((probabilities[1] - 1.0 / (1.0 + (-2.0f32).exp())).abs() < 1e-6);
+    }
+
+    #[test]
+    fn embeddings_of_another_model_are_refused_before_and_at_run_time() {
+        let (queries, candidates) = (vectors(&[1.0, 0.0], b"a", "10"), classes(b"b"));
+        let found = problems("score", json!({}), &rows(&[("queries", &queries), ("candidates", &candidates)]));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("inputs.candidates: the candidates' embeddings"), "{found:?}");
+
+        let Stage::Stream(stream) =
+            crate::testing::open("score", json!({}), &[("queries", queries.clone()), ("candidates", classes(b"a"))])
+        else {
+            panic!("not a stream")
+        };
+        let context = crate::testing::context(&[("candidates", candidates)]);
+        let result = stream.apply(&context, &BTreeMap::from([("queries".into(), queries)]), Box::new(()));
+        assert!(result.err().unwrap().to_string().contains("different models"));
+    }
+
+    #[test]
+    fn a_row_that_is_not_finite_is_bad_and_the_others_stay() {
+        let queries = vectors(&[f32::NAN, 0.0, 1.0, 0.0], b"m", "10");
+        let out = try_apply("score", json!({}), &[("queries", queries)], &[("candidates", classes(b"m"))]).unwrap();
+        assert_eq!(out["rows"].ids().unwrap().value(0), "r1");
+        assert_eq!(out["rows"].integers("prediction").unwrap(), [5]);
+    }
+}
