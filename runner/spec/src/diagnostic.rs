@@ -1,8 +1,11 @@
 //! What is wrong with a pipeline, where, and what to write instead.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// One thing that is wrong. Its `Display` is the whole message for people, over several lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,8 +32,9 @@ pub enum Place {
         column: usize,
         /// How many characters of the line are meant; at least 1.
         width: usize,
-        /// The line.
-        source: String,
+        /// The line; shared, since many places may stand on one long line.
+        #[serde(serialize_with = "shared")]
+        source: Arc<str>,
     },
     /// An override from the command line.
     Set {
@@ -39,6 +43,10 @@ pub enum Place {
         /// The text given.
         text: String,
     },
+}
+
+fn shared<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
 }
 
 impl fmt::Display for Place {

@@ -1,0 +1,432 @@
+//! Checks a tree against a JSON Schema, and reports every mistake at its place.
+//!
+//! It understands what `schemars` derives and what the language's own schema uses. Keywords beyond that are passed
+//! over: the kind's own check has the last word.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    expression::is_name,
+    language::RESERVED,
+    report::{Mistake, Report, Span},
+    template::is_template,
+    yaml::{Data, Entry, Node, repeated},
+};
+
+/// The pattern of text with an expression in it, where the language allows one.
+pub(crate) const EXPRESSION_PATTERN: &str = r"\$\{\{";
+/// The pattern of names of stages, parameters, matrix keys and gates.
+pub(crate) const NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
+/// Schemas inside each other, against references in a circle.
+const MAX_DEPTH: usize = 80;
+
+/// What is being checked, for the words of messages.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    /// What a key is called: `key`, `setting`.
+    pub(crate) key: &'static str,
+    /// Whose keys they are, in the message: `of kind `prompts``; may be empty.
+    pub(crate) owner: &'a str,
+    /// Whether text with an expression is refused where the schema does not name it.
+    pub(crate) language: bool,
+    /// Whether parts of the tree are not known, so that nothing can be said to be missing.
+    pub(crate) partial: bool,
+}
+
+/// A check of one tree.
+pub(crate) struct Check<'a> {
+    /// The schema that `$ref`s start from.
+    pub(crate) root: &'a Value,
+    /// The words.
+    pub(crate) subject: Subject<'a>,
+    /// Where mistakes go.
+    pub(crate) report: &'a mut Report,
+}
+
+impl Check<'_> {
+    /// Checks a value. `name` is what it is called (`templates`), `place` where to report what is missing from it.
+    pub(crate) fn value(&mut self, node: &Node, schema: &Value, name: &str, place: Span) {
+        self.descend(node, schema, name, place, 0);
+    }
+
+    fn descend(&mut self, node: &Node, schema: &Value, name: &str, place: Span, depth: usize) {
+        let Some(schema) = resolve(self.root, schema).as_object().filter(|_| depth < MAX_DEPTH) else { return };
+        if let Data::Text(text) = &node.data
+            && self.subject.language
+            && is_template(text)
+        {
+            if !self.allows_expression(schema, 0) {
+                let mistake = Mistake::at(node.span, format!("an expression cannot stand in `{name}`"));
+                self.report.add(mistake.hint("write the value itself; `$${{` is the text `${{`"));
+            }
+            return;
+        }
+        let words = choices(self.root, schema);
+        if !words.is_empty() {
+            return self.choice(node, &words, name);
+        }
+        for keyword in ["anyOf", "oneOf"] {
+            if let Some(Value::Array(branches)) = schema.get(keyword) {
+                self.branches(node, branches, name, place, depth);
+            }
+        }
+        if let Some(Value::Array(parts)) = schema.get("allOf") {
+            for part in parts {
+                self.descend(node, part, name, place, depth + 1);
+            }
+        }
+        if !fits(node, schema) {
+            return self.wrong_type(node, &[&Value::Object(schema.clone())], name);
+        }
+        match &node.data {
+            Data::Number(number) => self.number(node.span, number.as_f64().unwrap_or(0.0), schema, name),
+            Data::Text(text) => self.text(node.span, text, schema, name),
+            Data::List(items) => self.list(node, items, schema, name, depth),
+            Data::Map(entries) => self.map(entries, schema, name, place, depth),
+            Data::Null | Data::Boolean(_) => {}
+        }
+    }
+
+    fn add(&mut self, span: Span, message: String) {
+        self.report.add(Mistake::at(span, message));
+    }
+
+    fn allows_expression(&self, schema: &Map<String, Value>, depth: usize) -> bool {
+        let branches = ["anyOf", "oneOf"].into_iter().filter_map(|keyword| schema.get(keyword)?.as_array()).flatten();
+        schema.get("pattern").and_then(Value::as_str) == Some(EXPRESSION_PATTERN)
+            || depth < 8
+                && branches
+                    .filter_map(|branch| resolve(self.root, branch).as_object())
+                    .any(|branch| self.allows_expression(branch, depth + 1))
+    }
+
+    fn choice(&mut self, node: &Node, words: &[&Value], name: &str) {
+        let value = node.to_json();
+        if words.contains(&&value) {
+            return;
+        }
+        let list = words.iter().map(|word| format!("`{}`", plain(word))).collect::<Vec<_>>().join(", ");
+        let found = match &node.data {
+            Data::Text(_) | Data::Boolean(_) | Data::Number(_) => format!("`{}`", plain(&value)),
+            _ => node.noun().to_owned(),
+        };
+        let one_of = if words.len() == 1 { "" } else { "one of " };
+        let hint = self.report.suggest(&plain(&value), words.iter().filter_map(|word| word.as_str()));
+        let mistake = Mistake::at(node.span, format!("`{name}`: expected {one_of}{list}, found {found}"));
+        self.report.add(mistake.maybe_hint(hint));
+    }
+
+    /// Alternatives: the one that fits the value is the one meant.
+    fn branches(&mut self, node: &Node, branches: &[Value], name: &str, place: Span, depth: usize) {
+        let resolved: Vec<_> = branches.iter().map(|branch| resolve(self.root, branch)).collect();
+        let fitting: Vec<_> =
+            resolved.iter().filter(|branch| branch.as_object().is_none_or(|branch| fits(node, branch))).collect();
+        match fitting.as_slice() {
+            [] => return self.wrong_type(node, &resolved, name),
+            [only] => return self.descend(node, only, name, place, depth + 1),
+            _ => {}
+        }
+        if let Some(tag) = tag_of(self.root, &fitting) {
+            return self.tagged(node, &fitting, &tag, name, place, depth);
+        }
+        // Several could be meant: any of them may pass, else the one with the fewest mistakes speaks.
+        let mut best: Option<Report> = None;
+        for branch in fitting {
+            let mut report = Report::default();
+            Check { root: self.root, subject: self.subject, report: &mut report }.descend(
+                node,
+                branch,
+                name,
+                place,
+                depth + 1,
+            );
+            if best.as_ref().is_none_or(|best| report.len() < best.len()) {
+                best = Some(report);
+            }
+        }
+        self.report.extend(best.into_iter().flat_map(Report::into_mistakes));
+    }
+
+    /// Alternatives that a key tells apart: `{type: model, …}` or `{type: list, …}`.
+    fn tagged(&mut self, node: &Node, branches: &[&&Value], tag: &str, name: &str, place: Span, depth: usize) {
+        let of = |branch: &Value| Some(resolve(self.root, branch.get("properties")?.get(tag)?).clone());
+        let Some(value) = node.get(tag) else {
+            return self.add(place, format!("{} needs the {} `{tag}`", quoted(name), self.subject.key));
+        };
+        let found = branches.iter().find(|branch| {
+            let words = of(branch).map(|schema| {
+                let schema = schema.as_object().cloned().unwrap_or_default();
+                choices(self.root, &schema).into_iter().cloned().collect::<Vec<_>>()
+            });
+            words.is_some_and(|words| words.contains(&value.to_json()))
+        });
+        if let Some(branch) = found {
+            return self.descend(node, branch, name, place, depth + 1);
+        }
+        let schemas: Vec<_> = branches.iter().filter_map(|branch| of(branch)).collect();
+        let words: Vec<_> =
+            schemas.iter().filter_map(Value::as_object).flat_map(|schema| choices(self.root, schema)).collect();
+        self.choice(value, &words, tag);
+    }
+
+    fn wrong_type(&mut self, node: &Node, schemas: &[&Value], name: &str) {
+        let mut wanted: Vec<_> = schemas.iter().flat_map(|schema| wanted(self.root, schema)).collect();
+        wanted.dedup();
+        wanted.retain(|word| !word.is_empty());
+        if wanted.len() > 1 {
+            wanted.retain(|word| word != "nothing");
+        }
+        let mistake =
+            Mistake::at(node.span, format!("`{name}`: expected {}, found {}", wanted.join(" or "), found(node)));
+        let wants = |noun: &str| wanted.iter().any(|word| word == noun);
+        let hint = match &node.data {
+            Data::Text(text) if wants("a boolean") && matches!(text.to_lowercase().as_str(), "yes" | "on") => {
+                Some("write `true`".to_owned())
+            }
+            Data::Text(text) if wants("a boolean") && matches!(text.to_lowercase().as_str(), "no" | "off") => {
+                Some("write `false`".to_owned())
+            }
+            Data::Text(text) if wants("an integer") && text.parse::<i64>().is_ok() => {
+                Some("remove the quotes".to_owned())
+            }
+            Data::Text(text) if wants("a number") && text.parse::<f64>().is_ok() => {
+                Some("remove the quotes".to_owned())
+            }
+            Data::Number(_) | Data::Boolean(_) if wants("text") => Some("put it in quotes".to_owned()),
+            Data::Number(_) | Data::Boolean(_) | Data::Text(_) if wanted.iter().any(|w| w.starts_with("a list")) => {
+                Some(format!("write `[{}]`", plain(&node.to_json())))
+            }
+            _ => None,
+        };
+        self.report.add(mistake.maybe_hint(hint));
+    }
+
+    fn number(&mut self, span: Span, value: f64, schema: &Map<String, Value>, name: &str) {
+        let bound = |keyword: &str| schema.get(keyword).and_then(Value::as_f64);
+        let message = match () {
+            () if bound("minimum").is_some_and(|least| value < least) => format!("at least {}", schema["minimum"]),
+            () if bound("maximum").is_some_and(|most| value > most) => format!("at most {}", schema["maximum"]),
+            () if bound("exclusiveMinimum").is_some_and(|least| value <= least) => {
+                format!("more than {}", schema["exclusiveMinimum"])
+            }
+            () if bound("exclusiveMaximum").is_some_and(|most| value >= most) => {
+                format!("less than {}", schema["exclusiveMaximum"])
+            }
+            () => return,
+        };
+        self.add(span, format!("`{name}`: must be {message}, found {value}"));
+    }
+
+    fn text(&mut self, span: Span, text: &str, schema: &Map<String, Value>, name: &str) {
+        let length = text.chars().count() as u64;
+        let limit = |keyword: &str| schema.get(keyword).and_then(Value::as_u64);
+        if schema.get("pattern").and_then(Value::as_str) == Some(NAME_PATTERN) && !is_name(text) {
+            self.report.add(not_a_name(span, text));
+        } else if limit("minLength").is_some_and(|least| length < least) {
+            let message = if text.is_empty() { "must not be empty" } else { "is too short" };
+            self.add(span, format!("`{name}` {message}"));
+        } else if limit("maxLength").is_some_and(|most| length > most) {
+            self.add(span, format!("`{name}` is too long: {length} characters"));
+        }
+    }
+
+    fn list(&mut self, node: &Node, items: &[Node], schema: &Map<String, Value>, name: &str, depth: usize) {
+        let limit = |keyword: &str| schema.get(keyword).and_then(Value::as_u64);
+        let length = items.len() as u64;
+        if let Some(least) = limit("minItems").filter(|least| length < *least && !self.subject.partial) {
+            self.add(node.span, format!("`{name}` needs at least {least} {}, found {length}", items_word(least)));
+        }
+        if let Some(most) = limit("maxItems").filter(|most| length > *most) {
+            self.add(node.span, format!("`{name}` takes at most {most} {}, found {length}", items_word(most)));
+        }
+        if schema.get("uniqueItems") == Some(&Value::Bool(true))
+            && let Some(item) = repeated(items)
+        {
+            self.add(item.span, format!("`{name}` has the same item twice"));
+        }
+        let prefix = schema.get("prefixItems").and_then(Value::as_array);
+        for (i, item) in items.iter().enumerate() {
+            let schema = prefix.and_then(|prefix| prefix.get(i)).or_else(|| schema.get("items"));
+            if let Some(schema) = schema {
+                self.descend(item, schema, &format!("{name}[{i}]"), item.span, depth + 1);
+            }
+        }
+    }
+
+    fn map(&mut self, entries: &[Entry], schema: &Map<String, Value>, name: &str, place: Span, depth: usize) {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let others = schema.get("additionalProperties");
+        let names = schema.get("propertyNames").and_then(|names| names.get("pattern")).and_then(Value::as_str);
+        for Entry { key, span, value } in entries {
+            if names == Some(NAME_PATTERN) && !is_name(key) {
+                self.report.add(not_a_name(*span, key));
+            } else if let Some(schema) = properties.and_then(|properties| properties.get(key)) {
+                self.descend(value, schema, key, *span, depth + 1);
+            } else if others == Some(&Value::Bool(false)) {
+                self.unknown_key(key, *span, properties);
+            } else if let Some(schema) = others {
+                self.descend(value, schema, key, *span, depth + 1);
+            }
+        }
+        let least = schema.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
+        if !self.subject.partial && (entries.len() as u64) < least {
+            self.add(place, format!("{} must not be empty", quoted(name)));
+        }
+        let required = schema.get("required").and_then(Value::as_array).filter(|_| !self.subject.partial);
+        for key in required.into_iter().flatten().filter_map(Value::as_str) {
+            if !entries.iter().any(|entry| entry.key == key) {
+                let summary = properties.and_then(|all| all.get(key)?.get("description")?.as_str());
+                let mistake = Mistake::at(place, format!("{} needs the {} `{key}`", quoted(name), self.subject.key));
+                self.report.add(mistake.maybe_hint(summary.map(|summary| format!("add `{key}:` ({})", line(summary)))));
+            }
+        }
+    }
+
+    fn unknown_key(&mut self, key: &str, span: Span, properties: Option<&Map<String, Value>>) {
+        let Subject { key: word, owner, language, .. } = self.subject;
+        if language && RESERVED.contains(&key) {
+            let mistake = Mistake::at(span, format!("`{key}` is not supported yet"));
+            return self.report.add(mistake.hint("remove it"));
+        }
+        let owner = if owner.is_empty() { String::new() } else { format!(" {owner}") };
+        let mistake = Mistake::at(span, format!("unknown {word} `{key}`{owner}"));
+        let known = || properties.into_iter().flat_map(Map::keys).map(String::as_str);
+        let hint = self.report.suggest(key, known()).unwrap_or_else(|| match known().collect::<Vec<_>>() {
+            known if known.is_empty() => format!("there are no {word}s here"),
+            known => format!("the {word}s are {}", known.join(", ")),
+        });
+        self.report.add(mistake.hint(hint));
+    }
+}
+
+/// The mistake that a bad name is.
+pub(crate) fn not_a_name(span: Span, text: &str) -> Mistake {
+    Mistake::at(span, format!("`{text}` is not a name"))
+        .hint("a name has letters, digits, `_` and `-`, and begins with a letter or `_`")
+}
+
+/// A name in backticks, unless it is words already.
+fn quoted(name: &str) -> String {
+    if name.contains(['`', ' ']) { name.to_owned() } else { format!("`{name}`") }
+}
+
+fn items_word(count: u64) -> &'static str {
+    if count == 1 { "item" } else { "items" }
+}
+
+/// The first line of a description, without its full stop.
+fn line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default().trim_end_matches('.')
+}
+
+/// A scalar as people write it.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// What a value is, with the value itself where it is short.
+fn found(node: &Node) -> String {
+    match &node.data {
+        Data::Text(text) if text.chars().count() <= 40 && !text.contains('\n') => format!("text `{text}`"),
+        Data::Boolean(_) | Data::Number(_) => format!("{} `{}`", node.noun(), node.to_json()),
+        _ => node.noun().to_owned(),
+    }
+}
+
+/// Follows `$ref`s inside the document.
+fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    let mut schema = schema;
+    for _ in 0..16 {
+        let Some(pointer) = schema.get("$ref").and_then(Value::as_str).and_then(|at| at.strip_prefix('#')) else {
+            return schema;
+        };
+        let Some(target) = root.pointer(pointer) else { return schema };
+        schema = target;
+    }
+    schema
+}
+
+/// The constants that a schema consists of, if it does.
+fn choices<'a>(root: &'a Value, schema: &'a Map<String, Value>) -> Vec<&'a Value> {
+    if let Some(value) = schema.get("const") {
+        return vec![value];
+    }
+    if let Some(Value::Array(values)) = schema.get("enum") {
+        return values.iter().collect();
+    }
+    for keyword in ["oneOf", "anyOf"] {
+        if let Some(Value::Array(branches)) = schema.get(keyword) {
+            let parts = branches.iter().map(|branch| {
+                resolve(root, branch).as_object().map(|branch| match (branch.get("const"), branch.get("enum")) {
+                    (Some(value), _) => vec![value],
+                    (None, Some(Value::Array(values))) => values.iter().collect(),
+                    (None, _) => Vec::new(),
+                })
+            });
+            let parts: Vec<_> = parts.map(Option::unwrap_or_default).collect();
+            if parts.iter().all(|part| !part.is_empty()) {
+                return parts.into_iter().flatten().collect();
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// The key whose constant tells the alternatives apart.
+fn tag_of(root: &Value, branches: &[&&Value]) -> Option<String> {
+    let properties = branches.first()?.get("properties")?.as_object()?;
+    let constant = |branch: &Value, key: &str| {
+        let schema = branch.get("properties").and_then(|all| all.get(key)).map(|schema| resolve(root, schema));
+        schema.and_then(Value::as_object).is_some_and(|schema| !choices(root, schema).is_empty())
+    };
+    properties.keys().find(|key| branches.iter().all(|branch| constant(branch, key))).cloned()
+}
+
+/// Whether the JSON type of a value is one that the schema takes.
+fn fits(node: &Node, schema: &Map<String, Value>) -> bool {
+    let fits = |name: &str| match &node.data {
+        Data::Null => name == "null",
+        Data::Boolean(_) => name == "boolean",
+        Data::Number(number) => name == "number" || name == "integer" && !number.is_f64(),
+        Data::Text(_) => name == "string",
+        Data::List(_) => name == "array",
+        Data::Map(_) => name == "object",
+    };
+    match schema.get("type") {
+        Some(Value::String(name)) => fits(name),
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).any(fits),
+        _ => choices(&Value::Null, schema).iter().all(|word| word.is_string() == matches!(node.data, Data::Text(_))),
+    }
+}
+
+/// The types that a schema takes, in words.
+fn wanted(root: &Value, schema: &Value) -> Vec<String> {
+    let schema = resolve(root, schema);
+    let word = |name: &str| {
+        match name {
+            "null" => "nothing",
+            "boolean" => "a boolean",
+            "integer" => "an integer",
+            "number" => "a number",
+            "string" if schema.get("pattern").and_then(Value::as_str) == Some(EXPRESSION_PATTERN) => "",
+            "string" => "text",
+            "array" => match schema.get("items").map(|items| wanted(root, items)).unwrap_or_default().as_slice() {
+                [one] if one == "text" => "a list of text",
+                [one] if one == "a number" => "a list of numbers",
+                [one] if one == "an integer" => "a list of integers",
+                _ => "a list",
+            },
+            "object" => "a mapping",
+            _ => "another value",
+        }
+        .to_owned()
+    };
+    match schema.get("type") {
+        Some(Value::String(name)) => vec![word(name)],
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(word).collect(),
+        _ => {
+            let words = schema.as_object().map(|schema| choices(root, schema)).unwrap_or_default();
+            words.iter().map(|word| format!("`{}`", plain(word))).collect()
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Expressions: `params.x`, `matrix.y`, literals, comparisons and `&&`, `||`, `!`.
+
+use serde_json::{Number, Value};
+
+/// Operators and parentheses inside each other.
+const MAX_DEPTH: usize = 32;
+
+/// A parsed expression.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Expression {
+    /// `'text'`, `1.5`, `true`
+    Literal(Value),
+    /// `params.name`
+    Param(String),
+    /// `matrix.key`
+    Matrix(String),
+    /// `!a`
+    Not(Box<Expression>),
+    /// `a == b` and the others
+    Binary(Operator, Box<Expression>, Box<Expression>),
+}
+
+/// What stands between two operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operator {
+    /// `||`
+    Or,
+    /// `&&`
+    And,
+    /// `==`
+    Equal,
+    /// `!=`
+    Unequal,
+    /// `<`
+    Less,
+    /// `<=`
+    LessEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterEqual,
+}
+
+/// Operators by how tightly they bind, loosest first. Longer ones stand before their prefixes.
+const LEVELS: [&[(&str, Operator)]; 3] = [
+    &[("||", Operator::Or)],
+    &[("&&", Operator::And)],
+    &[
+        ("==", Operator::Equal),
+        ("!=", Operator::Unequal),
+        ("<=", Operator::LessEqual),
+        (">=", Operator::GreaterEqual),
+        ("<", Operator::Less),
+        (">", Operator::Greater),
+    ],
+];
+
+/// An expression that cannot be read or evaluated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// What is wrong.
+    pub(crate) message: String,
+    /// What to write instead.
+    pub(crate) hint: Option<String>,
+    /// The part of the expression that is meant.
+    pub(crate) focus: Option<String>,
+}
+
+impl Fault {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, focus: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn focus(mut self, focus: impl Into<String>) -> Self {
+        self.focus = Some(focus.into());
+        self
+    }
+}
+
+/// What names stand for.
+pub(crate) trait Scope {
+    /// The value of a parameter.
+    fn param(&self, name: &str) -> Result<Value, Stop>;
+    /// The value of a matrix key.
+    fn matrix(&self, key: &str) -> Result<Value, Stop>;
+}
+
+/// Why an expression has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It rests on something that was reported already.
+    Poisoned,
+    /// It is wrong itself.
+    Fault(Fault),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Expression {
+    /// Reads the text between `${{` and `}}`.
+    pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
+        let mut reader = Reader { rest: text.trim() };
+        if reader.rest.is_empty() {
+            return Err(Fault::new("an empty expression").hint("write `${{ params.NAME }}` or `${{ matrix.KEY }}`"));
+        }
+        let expression = reader.level(0, 0)?;
+        reader.skip();
+        if reader.rest.is_empty() {
+            return Ok(expression);
+        }
+        let fault = Fault::new(format!("unexpected `{}` in an expression", shorten(reader.rest))).focus(reader.rest);
+        Err(match reader.rest.strip_prefix('=') {
+            Some(_) => fault.hint("equality is `==`"),
+            None => fault,
+        })
+    }
+
+    /// Calls `see` with the name of every matrix key that it mentions.
+    pub(crate) fn matrix_keys<'a>(&'a self, see: &mut impl FnMut(&'a str)) {
+        match self {
+            Self::Matrix(key) => see(key),
+            Self::Not(inner) => inner.matrix_keys(see),
+            Self::Binary(_, left, right) => {
+                left.matrix_keys(see);
+                right.matrix_keys(see);
+            }
+            Self::Literal(_) | Self::Param(_) => {}
+        }
+    }
+
+    /// The value. Both sides of `&&` and `||` are evaluated, so that mistakes on either are found.
+    pub(crate) fn evaluate(&self, scope: &impl Scope) -> Result<Value, Stop> {
+        match self {
+            Self::Literal(value) => Ok(value.clone()),
+            Self::Param(name) => scope.param(name),
+            Self::Matrix(key) => scope.matrix(key),
+            Self::Not(inner) => Ok(Value::Bool(!truth(&inner.evaluate(scope)?, "!")?)),
+            Self::Binary(operator, left, right) => {
+                Ok(Value::Bool(operator.apply(&left.evaluate(scope)?, &right.evaluate(scope)?)?))
+            }
+        }
+    }
+}
+
+impl Operator {
+    fn text(self) -> &'static str {
+        LEVELS
+            .iter()
+            .flat_map(|level| level.iter())
+            .find(|(_, operator)| *operator == self)
+            .map_or("", |(text, _)| text)
+    }
+
+    fn apply(self, left: &Value, right: &Value) -> Result<bool, Fault> {
+        let ordering = || match (left, right) {
+            (Value::Number(a), Value::Number(b)) => {
+                a.as_f64().partial_cmp(&b.as_f64()).ok_or_else(|| Fault::new("numbers that cannot be compared"))
+            }
+            (Value::String(a), Value::String(b)) => Ok(a.cmp(b)),
+            _ => Err(Fault::new(format!(
+                "`{}` compares two numbers or two texts, not {} and {}",
+                self.text(),
+                noun(left),
+                noun(right)
+            ))),
+        };
+        Ok(match self {
+            Self::Or => truth(left, "||")? | truth(right, "||")?,
+            Self::And => truth(left, "&&")? & truth(right, "&&")?,
+            Self::Equal => equal(left, right),
+            Self::Unequal => !equal(left, right),
+            Self::Less => ordering()?.is_lt(),
+            Self::LessEqual => ordering()?.is_le(),
+            Self::Greater => ordering()?.is_gt(),
+            Self::GreaterEqual => ordering()?.is_ge(),
+        })
+    }
+}
+
+/// Equality of JSON values, with numbers compared by value: `1 == 1.0`.
+fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        _ => left == right,
+    }
+}
+
+fn truth(value: &Value, operator: &str) -> Result<bool, Fault> {
+    value.as_bool().ok_or_else(|| {
+        Fault::new(format!("`{operator}` wants a boolean, not {}", noun(value)))
+            .hint("compare it: `params.x == 'y'` is a boolean")
+    })
+}
+
+/// What a value is, for messages.
+pub(crate) fn noun(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
+}
+
+/// At most 24 characters of a text, for messages.
+fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(24).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// Whether a text is a name: of a stage, parameter, matrix key or gate.
+pub(crate) fn is_name(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+/// The text that is still to be read.
+struct Reader<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    fn skip(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        self.skip();
+        match self.rest.strip_prefix(token) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Operators of `LEVELS[level]` and whatever binds more tightly.
+    fn level(&mut self, level: usize, depth: usize) -> Result<Expression, Fault> {
+        if depth > MAX_DEPTH {
+            return Err(Fault::new("an expression nested too deeply"));
+        }
+        let Some(operators) = LEVELS.get(level) else { return self.unary(depth) };
+        let mut left = self.level(level + 1, depth)?;
+        let mut operands = 1;
+        while let Some((_, operator)) = operators.iter().find(|(token, _)| self.eat(token)) {
+            operands += 1;
+            if operands > MAX_DEPTH {
+                return Err(Fault::new(format!("more than {MAX_DEPTH} operands in a row")));
+            }
+            let right = self.level(level + 1, depth)?;
+            left = Expression::Binary(*operator, Box::new(left), Box::new(right));
+        }
+        Ok(left)
+    }
+
+    fn unary(&mut self, depth: usize) -> Result<Expression, Fault> {
+        if depth > MAX_DEPTH {
+            return Err(Fault::new("an expression nested too deeply"));
+        }
+        if self.eat("!") {
+            return Ok(Expression::Not(Box::new(self.unary(depth + 1)?)));
+        }
+        if self.eat("(") {
+            let inner = self.level(0, depth + 1)?;
+            return if self.eat(")") { Ok(inner) } else { Err(Fault::new("a `(` without its `)` in an expression")) };
+        }
+        self.skip();
+        match self.rest.chars().next() {
+            None => Err(Fault::new("an expression that ends too early")),
+            Some('\'') => self.quoted(),
+            Some('"') => Err(Fault::new("text in an expression stands in single quotes").focus(self.rest)),
+            Some(c) if c.is_ascii_digit() || c == '-' => self.number(),
+            Some(_) => self.name(),
+        }
+    }
+
+    /// The longest beginning whose characters `keep` holds for.
+    fn take(&mut self, keep: impl Fn(char) -> bool) -> &'a str {
+        let end = self.rest.find(|c| !keep(c)).unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        taken
+    }
+
+    /// `'text'`, with `''` for a quote.
+    fn quoted(&mut self) -> Result<Expression, Fault> {
+        let mut text = String::new();
+        loop {
+            self.rest = self.rest.get(1..).unwrap_or_default();
+            text.push_str(self.take(|c| c != '\''));
+            if self.rest.is_empty() {
+                return Err(Fault::new("text without its closing quote in an expression"));
+            }
+            self.rest = self.rest.get(1..).unwrap_or_default();
+            if !self.rest.starts_with('\'') {
+                return Ok(Expression::Literal(Value::String(text)));
+            }
+            text.push('\'');
+        }
+    }
+
+    fn number(&mut self) -> Result<Expression, Fault> {
+        let text = self.take(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-'));
+        let number = text.parse::<i64>().ok().map(Number::from);
+        number
+            .or_else(|| text.parse().ok().and_then(Number::from_f64))
+            .map(|number| Expression::Literal(Value::Number(number)))
+            .ok_or_else(|| Fault::new(format!("`{}` is not a number", shorten(text))).focus(text))
+    }
+
+    fn name(&mut self) -> Result<Expression, Fault> {
+        let text = self.take(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        let fault = |message: String| Fault::new(message).focus(text);
+        match text.split_once('.') {
+            Some(("params", name)) if is_name(name) => Ok(Expression::Param(name.to_owned())),
+            Some(("matrix", key)) if is_name(key) => Ok(Expression::Matrix(key.to_owned())),
+            _ if text == "true" => Ok(Expression::Literal(true.into())),
+            _ if text == "false" => Ok(Expression::Literal(false.into())),
+            _ if text.is_empty() => {
+                Err(Fault::new(format!("unexpected `{}` in an expression", shorten(self.rest))).focus(self.rest))
+            }
+            Some(("params" | "matrix", _)) => Err(fault(format!("`{}` does not name a value", shorten(text)))),
+            Some((context, _)) => Err(fault(format!("unknown context `{}` in an expression", shorten(context)))
+                .hint("there are `params.NAME` and `matrix.KEY`")),
+            None => Err(fault(format!("unknown name `{}` in an expression", shorten(text)))
+                .hint(format!("a parameter is `params.{0}`, text is `'{0}'`", shorten(text)))),
+        }
+    }
+}
