@@ -7,6 +7,7 @@
 mod registry;
 mod codec;
 mod definition;
+mod pictures;
 #[cfg(test)]
 mod testing;
 mod vectors;
@@ -16,6 +17,7 @@ kinds! {
     prompts,
     pool,
     score,
+    metrics,
     filter,
     split,
     rerank,
