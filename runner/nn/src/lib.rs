@@ -3,8 +3,21 @@
 //! A model is written once over [`Backend`]. Activations are f32 matrices `[rows, width]`; a batch of sequences is a
 //! matrix of `batch · tokens` rows. Weights are laid out as checkpoints store them, `[outputs, inputs]`.
 
+mod autograd;
 mod backend;
 mod error;
+mod isa;
+mod kernels;
+pub mod optim;
+mod pool;
+mod stack;
 
+#[cfg(feature = "cuda")]
+pub use autograd::Cuda;
+pub use autograd::{
+    Cpu, Dfdx, Host, Matrix, Operations, Parameter, ParameterInfo, Record, Recorded, Session, Step, Unrecorded,
+};
 pub use backend::{Activation, Attention, Backend, Block, Epilogue, LayerNorm, Linear, Patches};
 pub use error::Error;
+pub use isa::{Isa, instruction_set};
+pub use pool::Workers;

@@ -1,0 +1,104 @@
+//! A whole transformer stack as one operation on dfdx's tape.
+
+use std::sync::{Arc, RwLockReadGuard};
+
+use dfdx::prelude::{Tape, Tensor};
+
+use super::{
+    Cpu, Matrix, Parameter,
+    cpu::{heads, parameter_slot, slot, values},
+    operations::shape,
+};
+use crate::{
+    Activation, Attention, Backend, Block, Error, kernels,
+    stack::{self, BlockSlices, Parts, Stack},
+};
+
+/// The parameters of a block, which live as long as the tape may need them.
+pub(super) struct BlockParameters {
+    parts: Parts<Option<Parameter<Cpu>>>,
+    eps1: f32,
+    eps2: f32,
+}
+
+impl BlockParameters {
+    pub(super) fn new<B: Backend<Weight = Parameter<Cpu>, Param = Parameter<Cpu>>>(block: &Block<B>) -> Self {
+        let Block { norm1, qkv, out, norm2, up, down } = block;
+        let parts = [
+            Some(&norm1.gain),
+            Some(&norm1.bias),
+            Some(&qkv.weight),
+            qkv.bias.as_ref(),
+            Some(&out.weight),
+            out.bias.as_ref(),
+            Some(&norm2.gain),
+            Some(&norm2.bias),
+            Some(&up.weight),
+            up.bias.as_ref(),
+            Some(&down.weight),
+            down.bias.as_ref(),
+        ];
+        Self { parts: parts.map(Option::<&_>::cloned), eps1: norm1.eps, eps2: norm2.eps }
+    }
+}
+
+/// The values of all blocks, held for one pass.
+struct Held<'a>(Vec<(Parts<Option<RwLockReadGuard<'a, Vec<f32>>>>, f32, f32)>);
+
+impl<'a> Held<'a> {
+    fn new(blocks: &'a [BlockParameters]) -> Self {
+        let hold = |block: &'a BlockParameters| {
+            (block.parts.each_ref().map(|part| part.as_ref().map(values)), block.eps1, block.eps2)
+        };
+        Self(blocks.iter().map(hold).collect())
+    }
+
+    fn slices(&self) -> Vec<BlockSlices<'_>> {
+        let slices = self.0.iter().map(|(parts, eps1, eps2)| BlockSlices {
+            parts: parts.each_ref().map(|part| part.as_ref().map_or(&[][..], |values| values.as_slice())),
+            eps1: *eps1,
+            eps2: *eps2,
+        });
+        slices.collect()
+    }
+}
+
+impl Cpu {
+    /// The stack over `x`, `[rows, width]`.
+    pub(super) fn stack<T: Tape<f32, dfdx::prelude::Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Matrix<dfdx::prelude::Cpu>,
+        blocks: Arc<[BlockParameters]>,
+        attention: Attention,
+        activation: Activation,
+    ) -> Result<Matrix<dfdx::prelude::Cpu>, Error> {
+        let (rows, width) = shape(x);
+        let Some(hidden) = blocks.first().and_then(|block| block.parts[8].as_ref()).map(|up| up.shape().0) else {
+            return Ok(x.clone());
+        };
+        let stack = Stack { heads: heads(attention, width), hidden, activation };
+        let workers = self.workers().clone();
+        let mut values = vec![0.0; rows * width];
+        Tensor::copy_into(x, &mut values);
+        let held = Held::new(&blocks);
+        let kept = stack::forward(&workers, stack, &held.slices(), &mut values, T::OWNS_TAPE);
+        drop(held);
+        let dx = slot(x);
+        self.record(tape, width, values, move |mut dy, tensors| {
+            let Some(kept) = kept else { return Ok(()) };
+            let held = Held::new(&blocks);
+            let sums = stack::backward(&workers, stack, &held.slices(), kept, &mut dy);
+            drop(held);
+            let mut sums = sums.as_slice();
+            for parameter in blocks.iter().flat_map(|block| &block.parts).flatten() {
+                let gradient = parameter_slot(tensors, parameter)?;
+                let (own, rest) = sums.split_at(gradient.len());
+                kernels::add(workers.isa(), gradient, own);
+                sums = rest;
+            }
+            kernels::add(workers.isa(), dx(tensors)?, &dy);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! Threads and buffers that kernels run on.
+
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{Error, Isa};
+
+/// A bounded number of threads with buffers to reuse; cheap to clone. Work is split by sizes alone, never by the
+/// number of threads, so results do not depend on it.
+#[derive(Clone)]
+pub struct Workers(Arc<Shared>);
+
+struct Shared {
+    /// Where kernels run.
+    pool: rayon::ThreadPool,
+    /// Buffers that were given back, the largest last.
+    free: Mutex<Vec<Vec<f32>>>,
+    /// The instructions that kernels use.
+    isa: Isa,
+}
+
+impl Workers {
+    /// At most `threads` threads (at least one). Workers of the same number are shared in the whole program.
+    pub fn new(threads: usize) -> Result<Self, Error> {
+        static ALL: Mutex<BTreeMap<usize, Workers>> = Mutex::new(BTreeMap::new());
+        let threads = threads.max(1);
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(workers) = all.get(&threads) {
+            return Ok(workers.clone());
+        }
+        let workers = Self::with_isa(threads, Isa::best())?;
+        all.insert(threads, workers.clone());
+        Ok(workers)
+    }
+
+    /// Workers of their own that use a chosen instruction set.
+    pub fn with_isa(threads: usize, isa: Isa) -> Result<Self, Error> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|i| format!("compute-{i}"))
+            .build()
+            .map_err(|error| Error::Device(format!("cannot start threads: {error}")))?;
+        Ok(Self(Arc::new(Shared { pool, free: Mutex::default(), isa })))
+    }
+
+    /// The instruction set of the kernels.
+    pub fn isa(&self) -> Isa {
+        self.0.isa
+    }
+
+    /// Runs `work` where `rayon`'s parallel iterators use these threads.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.0.pool.install(work)
+    }
+
+    /// A buffer of `len` values, whatever they are, that returns here when dropped.
+    pub(crate) fn buffer(&self, len: usize) -> Buffer {
+        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let fit = free.partition_point(|buffer| buffer.capacity() < len);
+        // A much larger buffer is left for those who need it.
+        let reuse = free.get(fit).is_some_and(|buffer| buffer.capacity() / 2 <= len.max(1024));
+        let mut values = if reuse { free.remove(fit) } else { Vec::new() };
+        drop(free);
+        if values.capacity() == 0 {
+            values = vec![0.0; len];
+        }
+        values.resize(len, 0.0);
+        Buffer { values, workers: self.clone() }
+    }
+
+    /// A buffer of zeros.
+    pub(crate) fn zeros(&self, len: usize) -> Buffer {
+        let mut buffer = self.buffer(len);
+        buffer.fill(0.0);
+        buffer
+    }
+}
+
+/// A borrowed buffer.
+pub(crate) struct Buffer {
+    values: Vec<f32>,
+    workers: Workers,
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let values = std::mem::take(&mut self.values);
+        let mut free = self.workers.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = free.partition_point(|buffer| buffer.capacity() < values.capacity());
+        free.insert(place, values);
+    }
+}

@@ -1,0 +1,306 @@
+//! A transformer stack, forward and backward, as one operation.
+//!
+//! The batch is cut into shards of whole sequences, by size alone. Each shard goes through all blocks on one thread while
+//! its activations are in the cache. Backward, shards are grouped; each group adds up its parameter gradients in
+//! order, and the groups are added up in order, so that the sum does not depend on the number of threads.
+
+use rayon::prelude::*;
+
+use crate::{
+    Activation, Isa,
+    kernels::{self, Heads, View, product},
+    pool::{Buffer, Workers},
+};
+
+/// Rows of a shard: enough for the library's matrix product, few enough for the cache.
+const SHARD_ROWS: usize = 400;
+/// Groups of shards whose parameter gradients are added up apart: the most threads that backward can use.
+const GROUPS: usize = 8;
+/// Outputs of a linear map that one thread computes at a time when a single shard is spread over threads.
+const SPREAD: usize = 256;
+/// Parameter gradients that one thread adds up at a time.
+const SUM: usize = 1 << 14;
+
+/// The shape of a stack.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stack {
+    /// How rows attend.
+    pub(crate) heads: Heads,
+    /// Width of the feed-forward parts.
+    pub(crate) hidden: usize,
+    /// Activation of the feed-forward parts.
+    pub(crate) activation: Activation,
+}
+
+/// Something for each parameter of a block, in the order: first norm's gain and bias, qkv weight and bias, out weight and
+/// bias, second norm's gain and bias, up weight and bias, down weight and bias. A missing bias is empty.
+pub(crate) type Parts<T> = [T; 12];
+
+/// The parameters of a block.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockSlices<'a> {
+    /// The values.
+    pub(crate) parts: Parts<&'a [f32]>,
+    /// The first layer norm's epsilon.
+    pub(crate) eps1: f32,
+    /// The second layer norm's epsilon.
+    pub(crate) eps2: f32,
+}
+
+impl Stack {
+    fn width(&self) -> usize {
+        self.heads.heads * self.heads.width
+    }
+
+    /// Sequences of a shard.
+    fn shard(&self) -> usize {
+        (SHARD_ROWS / self.heads.tokens).max(1)
+    }
+
+    /// Values that a block keeps for each row: its input, qkv, mixed values, the middle of its residual stream, and what
+    /// goes into the activation.
+    fn kept(&self) -> usize {
+        6 * self.width() + self.hidden
+    }
+
+    /// Scratch for a shard of `rows`, forward or backward.
+    fn scratch(&self, rows: usize) -> usize {
+        rows * (6 * self.width() + self.hidden + 2) + kernels::attention_scratch(self.heads)
+    }
+}
+
+/// Runs the stack over `x`, `[rows, width]`, in place. With `keep`, returns what [`backward`] needs.
+pub(crate) fn forward(
+    workers: &Workers,
+    stack: Stack,
+    blocks: &[BlockSlices<'_>],
+    x: &mut [f32],
+    keep: bool,
+) -> Option<Buffer> {
+    let (isa, width) = (workers.isa(), stack.width());
+    let rows = x.len() / width;
+    let shard = stack.shard() * stack.heads.tokens;
+    if keep {
+        let mut kept = workers.buffer(rows * blocks.len() * stack.kept());
+        let shards = x.par_chunks_mut(shard * width).zip(kept.par_chunks_mut(shard * blocks.len() * stack.kept()));
+        workers.run(|| {
+            shards.for_each(|(x, kept)| {
+                let mut scratch = workers.buffer(stack.scratch(shard));
+                let rows = x.len() / width;
+                for (block, kept) in blocks.iter().zip(kept.chunks_exact_mut(rows * stack.kept())) {
+                    block_forward(isa, stack, block, x, kept, &mut scratch, false);
+                }
+            });
+        });
+        return Some(kept);
+    }
+    let spread = rows <= shard;
+    workers.run(|| {
+        x.par_chunks_mut(shard * width).for_each(|x| {
+            let mut scratch = workers.buffer(stack.scratch(shard));
+            let mut kept = workers.buffer(x.len() / width * stack.kept());
+            for block in blocks {
+                block_forward(isa, stack, block, x, &mut kept, &mut scratch, spread);
+            }
+        });
+    });
+    None
+}
+
+/// One block over one shard.
+fn block_forward(
+    isa: Isa,
+    stack: Stack,
+    block: &BlockSlices<'_>,
+    x: &mut [f32],
+    kept: &mut [f32],
+    scratch: &mut [f32],
+    spread: bool,
+) {
+    let width = stack.width();
+    let rows = x.len() / width;
+    let [
+        gain1,
+        bias1,
+        qkv_weight,
+        qkv_bias,
+        out_weight,
+        out_bias,
+        gain2,
+        bias2,
+        up_weight,
+        up_bias,
+        down_weight,
+        down_bias,
+    ] = block.parts;
+    let [input, qkv, mixed, middle, up] =
+        split(kept, [rows * width, rows * 3 * width, rows * width, rows * width, rows * stack.hidden]);
+    let [normal, stats, active, attention] =
+        split(scratch, [rows * width, rows * 2, rows * stack.hidden, kernels::attention_scratch(stack.heads)]);
+    let linear = |x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]| {
+        linear(isa, x, weight, bias, x.len() / rows, out, spread);
+    };
+    input.copy_from_slice(x);
+    kernels::layer_norm(isa, x, gain1, bias1, block.eps1, normal, stats);
+    linear(normal, qkv_weight, qkv_bias, qkv);
+    kernels::attention(isa, stack.heads, qkv, mixed, attention);
+    linear(mixed, out_weight, out_bias, middle);
+    kernels::add(isa, middle, x);
+    kernels::layer_norm(isa, middle, gain2, bias2, block.eps2, normal, stats);
+    linear(normal, up_weight, up_bias, up);
+    kernels::activate(isa, stack.activation, up, active);
+    linear(active, down_weight, down_bias, x);
+    kernels::add(isa, x, middle);
+}
+
+/// `out = x·Wᵀ + bias`; on all threads with `spread`.
+pub(crate) fn linear(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], inputs: usize, out: &mut [f32], spread: bool) {
+    let (x, weight) = (View::new(x, inputs), View::new(weight, inputs).transposed());
+    if spread {
+        kernels::product_spread(x, weight, out, SPREAD);
+    } else {
+        product(x, weight, out, false);
+    }
+    if !bias.is_empty() {
+        kernels::add_to_rows(isa, out, bias);
+    }
+}
+
+/// The gradient of [`forward`]: `dx` holds the gradient of its result and gets that of its input. Returns the gradients
+/// of all parameters, block after block, in the order of [`Parts`]. What was kept is used up.
+pub(crate) fn backward(
+    workers: &Workers,
+    stack: Stack,
+    blocks: &[BlockSlices<'_>],
+    mut kept: Buffer,
+    dx: &mut [f32],
+) -> Vec<f32> {
+    let (isa, width) = (workers.isa(), stack.width());
+    let total: usize = blocks.iter().flat_map(|block| block.parts).map(<[f32]>::len).sum();
+    let shard = stack.shard() * stack.heads.tokens;
+    let shards = (dx.len() / width).div_ceil(shard);
+    let group = shard * shards.div_ceil(GROUPS).max(1);
+    let mut sums = vec![0.0; total];
+    workers.run(|| {
+        let groups = dx.par_chunks_mut(group * width).zip(kept.par_chunks_mut(group * blocks.len() * stack.kept()));
+        let partial: Vec<Buffer> = groups
+            .map(|(dx, kept)| {
+                let mut gradients = workers.zeros(total);
+                let mut scratch = workers.buffer(stack.scratch(shard));
+                let shards = dx.chunks_mut(shard * width).zip(kept.chunks_mut(shard * blocks.len() * stack.kept()));
+                for (dx, kept) in shards {
+                    shard_backward(isa, stack, blocks, dx, kept, &mut gradients, &mut scratch);
+                }
+                gradients
+            })
+            .collect();
+        sums.par_chunks_mut(SUM).enumerate().for_each(|(i, sums)| {
+            for gradients in &partial {
+                kernels::add(isa, sums, &gradients[i * SUM..][..sums.len()]);
+            }
+        });
+    });
+    sums
+}
+
+/// All blocks over one shard, last block first.
+fn shard_backward(
+    isa: Isa,
+    stack: Stack,
+    blocks: &[BlockSlices<'_>],
+    dx: &mut [f32],
+    kept: &mut [f32],
+    gradients: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let rows = dx.len() / stack.width();
+    let mut rest = gradients;
+    for (block, kept) in blocks.iter().zip(kept.chunks_exact_mut(rows * stack.kept())).rev() {
+        let len = block.parts.iter().map(|part| part.len()).sum::<usize>();
+        let (before, own) = rest.split_at_mut(rest.len() - len);
+        rest = before;
+        block_backward(isa, stack, block, dx, kept, own, scratch);
+    }
+}
+
+/// One block over one shard; `gradients` are those of its parameters, one after another.
+fn block_backward(
+    isa: Isa,
+    stack: Stack,
+    block: &BlockSlices<'_>,
+    dx: &mut [f32],
+    kept: &mut [f32],
+    gradients: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let (width, hidden) = (stack.width(), stack.hidden);
+    let rows = dx.len() / width;
+    let [gain1, bias1, qkv_weight, _, out_weight, _, gain2, bias2, up_weight, _, down_weight, _] = block.parts;
+    let lengths = block.parts.map(<[f32]>::len);
+    let [
+        dgain1,
+        dbias1,
+        dqkv_weight,
+        dqkv_bias,
+        dout_weight,
+        dout_bias,
+        dgain2,
+        dbias2,
+        dup_weight,
+        dup_bias,
+        ddown_weight,
+        ddown_bias,
+    ] = split(gradients, lengths);
+    let [input, qkv, mixed, middle, up] =
+        split(kept, [rows * width, rows * 3 * width, rows * width, rows * width, rows * hidden]);
+    let [normal, stats, active, dnormal, dqkv, attention] = split(
+        scratch,
+        [
+            rows * width,
+            rows * 2,
+            rows * hidden,
+            rows * width,
+            rows * 3 * width,
+            kernels::attention_scratch(stack.heads),
+        ],
+    );
+
+    kernels::activate_backward(isa, stack.activation, up, active);
+    linear_gradients(isa, rows, active, dx, ddown_weight, ddown_bias);
+    let dactive = active;
+    product(View::new(dx, width), View::new(down_weight, hidden), dactive, false);
+    kernels::multiply(isa, dactive, up);
+    kernels::layer_norm(isa, middle, gain2, bias2, block.eps2, normal, stats);
+    linear_gradients(isa, rows, normal, dactive, dup_weight, dup_bias);
+    product(View::new(dactive, hidden), View::new(up_weight, width), dnormal, false);
+    kernels::layer_norm_backward(isa, middle, stats, gain2, dnormal, dx, dgain2, dbias2);
+
+    linear_gradients(isa, rows, mixed, dx, dout_weight, dout_bias);
+    let dmixed = &mut *dnormal;
+    product(View::new(dx, width), View::new(out_weight, width), dmixed, false);
+    kernels::attention_backward(isa, stack.heads, qkv, dmixed, dqkv, attention);
+    kernels::layer_norm(isa, input, gain1, bias1, block.eps1, normal, stats);
+    linear_gradients(isa, rows, normal, dqkv, dqkv_weight, dqkv_bias);
+    product(View::new(dqkv, 3 * width), View::new(qkv_weight, width), dnormal, false);
+    kernels::layer_norm_backward(isa, input, stats, gain1, dnormal, dx, dgain1, dbias1);
+}
+
+/// Adds the gradients of a linear map's weight and bias, for its input `x` of `rows` rows and the gradient `dy` of its
+/// result.
+pub(crate) fn linear_gradients(isa: Isa, rows: usize, x: &[f32], dy: &[f32], dweight: &mut [f32], dbias: &mut [f32]) {
+    let (inputs, outputs) = (x.len() / rows, dy.len() / rows);
+    product(View::new(dy, outputs).transposed(), View::new(x, inputs), dweight, true);
+    if !dbias.is_empty() {
+        kernels::add_columns(isa, dbias, dy);
+    }
+}
+
+/// Cuts pieces of the given lengths off the start of `values`.
+fn split<const N: usize>(values: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
+    let mut rest = values;
+    lengths.map(|length| {
+        let (piece, after) = std::mem::take(&mut rest).split_at_mut(length);
+        rest = after;
+        piece
+    })
+}
