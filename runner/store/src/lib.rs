@@ -53,6 +53,11 @@ impl Store {
         root.join(records::DATABASE).is_file()
     }
 
+    /// Waits until nothing is being written any more and gives the database back. Not needed for what is committed.
+    pub async fn close(self) {
+        self.records.close().await;
+    }
+
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root

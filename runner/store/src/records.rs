@@ -38,6 +38,10 @@ impl Records {
         Ok(Self { tables: Sqlite::open(&root.join(DATABASE)).await?, root: root.to_owned(), _using: using })
     }
 
+    pub(crate) async fn close(&self) {
+        self.tables.close().await;
+    }
+
     // ------------------------------------------------------------------------------------------------------- writing
 
     /// Begins a run. It counts as alive as long as the value lives; hand it to [`Records::finish`].

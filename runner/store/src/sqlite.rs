@@ -48,6 +48,10 @@ impl Sqlite {
         Ok(Self { pool })
     }
 
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+
     /// A transaction that will write. Taking the write lock at once means waiting for it instead of failing later.
     async fn write(&self) -> Result<Transaction, StoreError> {
         Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
