@@ -13,8 +13,10 @@ mod testing;
 mod vectors;
 
 kinds! {
+    dataset,
     texts,
     prompts,
+    encode,
     pool,
     score,
     metrics,
@@ -23,7 +25,8 @@ kinds! {
     rerank,
 }
 
-use runner_contract::{Batch, Inputs, StageError};
+use runner_contract::{Batch, Inputs, Problem, StageError};
+use runner_models::ModelError;
 
 pub use definition::{Binding, Defined, Definition};
 pub use registry::{BuiltinRegistry, Services, registry};
@@ -34,4 +37,22 @@ const LOGIT_SCALE: &str = "logit_scale";
 /// The rows on a port.
 fn port<'a>(inputs: &'a Inputs, name: &str) -> Result<&'a Batch, StageError> {
     inputs.get(name).ok_or_else(|| StageError::new(format!("port `{name}` has no rows")))
+}
+
+/// A dataset's error as a problem of the language: what follows `hint:` becomes its hint.
+fn problem_of(error: impl std::fmt::Display) -> Problem {
+    let text = error.to_string();
+    let (message, hint) = match text.split_once("\nhint: ") {
+        Some((message, hint)) => (message, Some(hint.to_owned())),
+        None => (text.as_str(), None),
+    };
+    Problem { path: Vec::new(), message: message.to_owned(), hint }
+}
+
+/// A model's error as a stage's, with its hint.
+fn stage_error(error: ModelError) -> StageError {
+    match error.hint() {
+        Some(hint) => StageError::new(format!("{error}; {hint}")),
+        None => StageError::new(error.to_string()),
+    }
 }

@@ -1,17 +1,39 @@
 //! The kinds by name, and what they share.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use runner_contract::{Kind, Registry};
+use runner_contract::{Kind, ModelInfo, Problem, Registry, Resolver};
+use runner_data::Catalog;
+use runner_models::Hub;
 
 /// What stage kinds are given to work with: the datasets and the models there are.
 #[derive(Clone)]
-pub struct Services {}
+pub struct Services {
+    /// Finds datasets.
+    pub catalog: Arc<Catalog>,
+    /// Finds models.
+    pub hub: Arc<Hub>,
+}
 
 impl Services {
-    /// Datasets and models, with relative paths below `root`.
-    pub fn new(_root: impl Into<PathBuf>) -> Self {
-        Self {}
+    /// Datasets and models whose relative paths start at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        Self { catalog: Arc::new(Catalog::new(root.clone())), hub: Arc::new(Hub::new(root)) }
+    }
+}
+
+impl Resolver for Services {
+    fn model(&self, reference: &str) -> Result<ModelInfo, Problem> {
+        self.hub.info(reference).map_err(|error| Problem {
+            path: Vec::new(),
+            message: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+        })
+    }
+
+    fn dataset(&self, reference: &str) -> Result<(), Problem> {
+        self.catalog.open(reference).map(drop).map_err(crate::problem_of)
     }
 }
 

@@ -1,0 +1,186 @@
+//! `dataset`: rows read from datasets, named or by path.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use runner_contract::{Batch, Digest, Input, KindInfo, Problem, Shape, ShardInfo, Source, Stage, StageError};
+use runner_data::{Catalog, classes_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
+
+use crate::{Binding, Defined, Definition, Services, definition::output};
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// What to read: `mnist:test`, the path of an image folder, of a CSV or JSONL file, of IDX files. A list is read
+    /// one after the other; classes are joined by name.
+    source: References,
+}
+
+/// One reference or several. Kept as a list, so that `a` and `[a]` are the same settings.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+struct References(Vec<String>);
+
+impl<'de> Deserialize<'de> for References {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = References;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a dataset reference such as `mnist:test`, or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, one: &str) -> Result<References, E> {
+                Ok(References(vec![one.to_owned()]))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<References, A::Error> {
+                let mut all = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    all.push(item);
+                }
+                Ok(References(all))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for References {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "References".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+        })
+    }
+}
+
+struct Dataset {
+    catalog: Arc<Catalog>,
+}
+
+pub(crate) fn kind(services: &Services) -> Defined<impl Definition> {
+    Defined::new(Dataset { catalog: services.catalog.clone() })
+}
+
+impl Definition for Dataset {
+    type Settings = Settings;
+
+    fn info(&self) -> KindInfo {
+        KindInfo {
+            name: "dataset",
+            version: 1,
+            summary: "rows read from a dataset",
+            shape: Shape::Source,
+            inputs: &[],
+            outputs: const {
+                &[output("rows", "the dataset's rows"), output("classes", "one row a class: `label` and `name`")]
+            },
+            expensive: false,
+            device: false,
+            settings: Value::Null,
+        }
+    }
+
+    fn bind(&self, settings: &Settings, binding: &mut Binding<'_>) {
+        let References(references) = &settings.source;
+        let mut fine = !references.is_empty();
+        for (i, reference) in references.iter().enumerate() {
+            if let Err(error) = self.catalog.open(reference) {
+                fine = false;
+                let mut problem = crate::problem_of(error);
+                problem.path = vec!["with".into(), "source".into()];
+                problem.path.extend((references.len() > 1).then(|| i.to_string()));
+                binding.problem(problem);
+            }
+        }
+        if references.is_empty() {
+            binding.problem(Problem::setting("source", "no dataset named").hint("write `source: mnist:test`"));
+        }
+        if !fine {
+            return;
+        }
+        match self.catalog.open_all(references) {
+            Ok(dataset) => {
+                binding.gives("rows", dataset.schema().columns.clone());
+                if dataset.classes().is_some() {
+                    binding.gives("classes", classes_schema().columns);
+                }
+            }
+            Err(error) => {
+                binding.problem(Problem { path: vec!["with".into(), "source".into()], ..crate::problem_of(error) });
+            }
+        }
+    }
+
+    fn open(&self, settings: Settings, _: &BTreeMap<String, Input>) -> Result<Stage, StageError> {
+        let dataset = self.catalog.open_all(&settings.source.0).map_err(|error| StageError::new(error.to_string()))?;
+        Ok(Stage::Source(Box::new(Rows(dataset))))
+    }
+}
+
+/// An open dataset, shared with the catalogue.
+struct Rows(Arc<dyn runner_data::Dataset>);
+
+impl Source for Rows {
+    fn shards(&self, limit: Option<usize>) -> Result<Vec<ShardInfo>, StageError> {
+        self.0.shards(limit)
+    }
+
+    fn read<'a>(
+        &'a self,
+        shard: usize,
+        limit: Option<usize>,
+        columns: &[String],
+    ) -> Result<Box<dyn Iterator<Item = Result<Batch, StageError>> + Send + 'a>, StageError> {
+        self.0.read(shard, limit, columns)
+    }
+
+    fn side(&self, port: &str) -> Result<(Digest, Batch), StageError> {
+        self.0.side(port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runner_contract::Output;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{bind, open, problems};
+
+    #[test]
+    fn the_embedded_digits_are_rows_and_classes() {
+        let bound = bind("dataset", json!({"source": "mnist:test"}), &[]).unwrap();
+        assert_eq!(bound.settings, json!({"source": ["mnist:test"]}));
+        let Output::Rows(rows) = &bound.outputs["rows"] else { panic!("not rows") };
+        assert_eq!(rows.names(), "id, image, label");
+        assert!(bound.outputs.contains_key("classes"));
+
+        let Stage::Source(source) = open("dataset", json!({"source": ["mnist:test"]}), &[]) else {
+            panic!("not a source")
+        };
+        assert_eq!(source.shards(Some(100)).unwrap().iter().map(|shard| shard.rows).sum::<usize>(), 100);
+        let (_, classes) = source.side("classes").unwrap();
+        assert_eq!(classes.text("name").unwrap().value(7), "7");
+    }
+
+    #[test]
+    fn every_reference_that_cannot_be_read_is_named_in_its_place() {
+        let found = problems("dataset", json!({"source": ["mnist:tset", "mnist:test", "no/such/folder"]}), &[]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("with.source.0: ") && found[1].starts_with("with.source.2: "), "{found:?}");
+        assert!(problems("dataset", json!({"source": []}), &[])[0].starts_with("with.source: no dataset named"));
+        assert!(problems("dataset", json!({"source": 3}), &[])[0].contains("a dataset reference such as"));
+    }
+}
