@@ -5,7 +5,9 @@ CREATE TABLE runs (
     pipeline  TEXT NOT NULL,              -- its name
     text      TEXT NOT NULL,              -- the YAML as it was run
     params    TEXT NOT NULL,              -- JSON object
+    row_limit INTEGER,                    -- each source was cut to so many rows
     command   TEXT NOT NULL,              -- JSON array of arguments
+    folder    TEXT NOT NULL,              -- where it was run: relative paths start there
     host      TEXT NOT NULL,
     pid       INTEGER NOT NULL,
     version   TEXT NOT NULL,              -- of the program
@@ -54,7 +56,9 @@ CREATE TABLE metrics (
     run       TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
     name      TEXT NOT NULL,
     step      INTEGER,
-    value     REAL                        -- NULL: not a number
+    value     REAL,                       -- NULL: not a number
+    n         INTEGER,                    -- rows that it was computed from
+    n_bad     INTEGER                     -- rows left out as unusable
 ) STRICT;
 CREATE UNIQUE INDEX metrics_step ON metrics (run, name, ifnull(step, -1));
 

@@ -70,7 +70,7 @@ states! {
     }
 }
 
-/// A run to begin. Id, host, process, version and time are filled in.
+/// A run to begin. Id, folder, host, process, version and time are filled in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewRun {
     /// The pipeline's name.
@@ -79,6 +79,8 @@ pub struct NewRun {
     pub text: String,
     /// The params that it runs with, a JSON object.
     pub params: serde_json::Value,
+    /// How many rows each source is cut to.
+    pub limit: Option<u64>,
     /// The command line, program first.
     pub command: Vec<String>,
 }
@@ -94,8 +96,12 @@ pub struct Run {
     pub text: String,
     /// The params it ran with.
     pub params: serde_json::Value,
+    /// How many rows each source was cut to.
+    pub limit: Option<u64>,
     /// The command line.
     pub command: Vec<String>,
+    /// Where it was run: relative paths start there.
+    pub folder: String,
     /// The machine.
     pub host: String,
     /// The process on it.
@@ -201,6 +207,10 @@ pub struct Metric {
     pub step: Option<u64>,
     /// The value; NaN is kept, infinities too.
     pub value: f64,
+    /// Rows that it was computed from, where that means something.
+    pub n: Option<u64>,
+    /// Rows left out as unusable, there or before.
+    pub n_bad: Option<u64>,
 }
 
 /// A file for people that a stage made.

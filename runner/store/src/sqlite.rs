@@ -62,14 +62,16 @@ impl Sqlite {
     /// Whether the id was free.
     pub(crate) async fn insert_run(&self, run: &Run) -> Result<bool, StoreError> {
         let done = sqlx::query(
-            "INSERT INTO runs (id, pipeline, text, params, command, host, pid, version, status, started)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+            "INSERT INTO runs (id, pipeline, text, params, row_limit, command, folder, host, pid, version, status, started)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING",
         )
         .bind(&run.id)
         .bind(&run.pipeline)
         .bind(&run.text)
         .bind(run.params.to_string())
+        .bind(run.limit.map(integer))
         .bind(json(&run.command))
+        .bind(&run.folder)
         .bind(&run.host)
         .bind(i64::from(run.pid))
         .bind(&run.version)
@@ -204,12 +206,14 @@ impl Sqlite {
     pub(crate) async fn put_metrics(&self, run: &str, metrics: &[Metric]) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         for chunk in metrics.chunks(ROWS) {
-            let mut query = QueryBuilder::new("INSERT OR REPLACE INTO metrics (run, name, step, value) ");
+            let mut query = QueryBuilder::new("INSERT OR REPLACE INTO metrics (run, name, step, value, n, n_bad) ");
             query.push_values(chunk, |mut row, metric| {
                 row.push_bind(run)
                     .push_bind(&metric.name)
                     .push_bind(metric.step.map(integer))
-                    .push_bind((!metric.value.is_nan()).then_some(metric.value));
+                    .push_bind((!metric.value.is_nan()).then_some(metric.value))
+                    .push_bind(metric.n.map(integer))
+                    .push_bind(metric.n_bad.map(integer));
             });
             query.build().execute(&mut *transaction).await?;
         }
@@ -257,6 +261,8 @@ impl Sqlite {
                 name: row.try_get("name")?,
                 step: row.try_get::<Option<i64>, _>("step")?.map(natural),
                 value: row.try_get::<Option<f64>, _>("value")?.unwrap_or(f64::NAN),
+                n: row.try_get::<Option<i64>, _>("n")?.map(natural),
+                n_bad: row.try_get::<Option<i64>, _>("n_bad")?.map(natural),
             })
         };
         rows.iter().map(metric).collect()
@@ -418,6 +424,8 @@ fn run(row: &SqliteRow) -> Result<Run, StoreError> {
         pipeline: row.try_get("pipeline")?,
         text: row.try_get("text")?,
         params: parsed(row, "params", "runs.params", |text| serde_json::from_str(text).ok())?,
+        limit: row.try_get::<Option<i64>, _>("row_limit")?.map(natural),
+        folder: row.try_get("folder")?,
         command: parsed(row, "command", "runs.command", |text| serde_json::from_str(text).ok())?,
         host: row.try_get("host")?,
         pid: row.try_get("pid")?,
