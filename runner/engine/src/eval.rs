@@ -1,0 +1,266 @@
+//! Walks the chunks of one shard along a route.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use runner_contract::{Batch, Digest, Need, StageError};
+
+use crate::{
+    EngineError,
+    apply::{Chunk, apply, join_stored, prepare},
+    graph::{Edge, Ref},
+    images::DecodedImages,
+    parquet::RowsReader,
+    route::{How, Route, Step, Wants, stored_columns},
+    runtime::Runtime,
+};
+
+/// Rows a chunk where a dataset is one small batch: a source's second port, the result of a fold or a job.
+pub(crate) const SMALL_CHUNK: usize = 64;
+
+/// The chunks of one stored or original port.
+enum Reader<'a> {
+    Source(Box<dyn Iterator<Item = Result<Batch, StageError>> + Send + 'a>),
+    Small { rows: Batch, next: usize },
+    Stored(Box<RowsReader>),
+}
+
+/// The chunks of one shard, brought as far as the device.
+pub(crate) struct ShardEval<'a> {
+    runtime: &'a Runtime,
+    shard: usize,
+    readers: Vec<(Ref, Reader<'a>)>,
+    /// By stored stage that is read: unusable rows that were left out until there.
+    stored_bad: BTreeMap<usize, BTreeMap<Digest, u64>>,
+    done: bool,
+}
+
+impl<'a> ShardEval<'a> {
+    /// Opens everything that the route reads.
+    pub(crate) fn open(runtime: &'a Runtime, route: &Route, shard: usize) -> Result<Self, EngineError> {
+        let mut eval = Self { runtime, shard, readers: Vec::new(), stored_bad: BTreeMap::new(), done: false };
+        for step in &route.steps {
+            for (port, columns) in &step.ports {
+                let of = Ref { stage: step.stage, port: *port };
+                let reader = match step.how {
+                    How::Compute => continue,
+                    How::Origin => eval.origin(of, columns)?,
+                    How::Stored => eval.stored(of, columns)?,
+                };
+                eval.readers.push((of, reader));
+            }
+        }
+        Ok(eval)
+    }
+
+    fn origin(&self, of: Ref, columns: &[String]) -> Result<Reader<'a>, EngineError> {
+        let runtime = self.runtime;
+        if let Some(rows) = runtime.sides.get(&of) {
+            return Ok(Reader::Small { rows: rows.clone(), next: 0 });
+        }
+        let node = &runtime.graph.nodes[of.stage];
+        if !node.has_result() {
+            let source = runtime.source(of.stage)?;
+            let read = runtime.guard(of.stage, Some(self.shard), || source.read(self.shard, runtime.limit, columns))?;
+            return Ok(Reader::Source(read));
+        }
+        let port = &node.outputs[of.port].name;
+        let outcome = runtime.outcome(of.stage);
+        let file = outcome.as_ref().and_then(|outcome| outcome.rows.get(port));
+        let file = file.ok_or_else(|| EngineError::stored(&node.name, format!("it left no rows on port `{port}`")))?;
+        self.file(of, &file.digest, columns)
+    }
+
+    fn stored(&mut self, of: Ref, columns: &[String]) -> Result<Reader<'a>, EngineError> {
+        let node = &self.runtime.graph.nodes[of.stage];
+        let entry = self.runtime.group(of, self.shard);
+        let entry = entry.ok_or_else(|| EngineError::stored(&node.name, "nothing is stored"))?;
+        let reader = self.file(of, &entry.digest, &stored_columns(columns, node.produced(of.port)))?;
+        if let Reader::Stored(reader) = &reader {
+            self.stored_bad.entry(of.stage).or_default().extend(reader.layout().bad.iter().map(|(key, n)| (*key, *n)));
+        }
+        Ok(reader)
+    }
+
+    fn file(&self, of: Ref, digest: &Digest, columns: &[String]) -> Result<Reader<'a>, EngineError> {
+        let file = self.runtime.get(digest)?;
+        let reader = RowsReader::open(file, columns);
+        let name = &self.runtime.graph.nodes[of.stage].name;
+        Ok(Reader::Stored(Box::new(reader.map_err(|error| EngineError::stored(name, error))?)))
+    }
+
+    /// Reads the next chunk and brings it as far as possible without a device.
+    pub(crate) fn next(&mut self, route: &Route) -> Result<Option<Chunk>, EngineError> {
+        self.runtime.check()?;
+        let Some(mut chunk) = self.read()? else { return Ok(None) };
+        for step in &route.steps {
+            if step.prepared_ahead {
+                prepare(self.runtime, step, self.shard, &mut chunk)?;
+            } else if step.ahead {
+                self.pass(step, &mut chunk)?;
+            }
+        }
+        // What was read only to get here need not wait in the queue.
+        chunk.rows.retain(|of, _| route.late.contains(of));
+        chunk.decoded = DecodedImages::default();
+        Ok(Some(chunk))
+    }
+
+    fn read(&mut self) -> Result<Option<Chunk>, EngineError> {
+        if self.done {
+            return Ok(None);
+        }
+        let mut chunk = Chunk::default();
+        for (of, reader) in &mut self.readers {
+            let name = &self.runtime.graph.nodes[of.stage].name;
+            let next = match reader {
+                Reader::Source(read) => self.runtime.guard(of.stage, Some(self.shard), || read.next().transpose())?,
+                Reader::Small { rows, next } => {
+                    let start = *next;
+                    *next += SMALL_CHUNK;
+                    (start < rows.len()).then(|| rows.slice(start, SMALL_CHUNK))
+                }
+                Reader::Stored(read) => read.next().transpose().map_err(|error| EngineError::stored(name, error))?,
+            };
+            if let Some(rows) = next {
+                chunk.rows.insert(*of, rows);
+            }
+        }
+        if chunk.rows.len() < self.readers.len() {
+            self.done = true;
+            if let Some(of) = chunk.rows.keys().next() {
+                let reason = format!("shard {} has more chunks than what it was made from", self.shard);
+                return Err(EngineError::stored(&self.runtime.graph.nodes[of.stage].name, reason));
+            }
+            return Ok(None);
+        }
+        Ok(Some(chunk))
+    }
+
+    /// A step that needs no device.
+    fn pass(&self, step: &Step, chunk: &mut Chunk) -> Result<(), EngineError> {
+        finish_step(self.runtime, step, self.shard, chunk)
+    }
+
+    /// Unusable rows on the way to each stage, by the key of who could not use them. `found` counts those of the stages
+    /// that were computed now.
+    pub(crate) fn bad_before(
+        &self,
+        route: &Route,
+        found: &BTreeMap<usize, u64>,
+    ) -> BTreeMap<usize, BTreeMap<Digest, u64>> {
+        let mut before: BTreeMap<usize, BTreeMap<Digest, u64>> = BTreeMap::new();
+        for step in &route.steps {
+            let mut bad = self.stored_bad.get(&step.stage).cloned().unwrap_or_default();
+            if step.how == How::Compute {
+                for edge in &self.runtime.graph.nodes[step.stage].rows {
+                    bad.extend(before.get(&edge.from.stage).into_iter().flatten());
+                }
+                let key = self.runtime.keys.stages[step.stage].shards.get(self.shard);
+                if let (Some(key), Some(&n)) = (key, found.get(&step.stage)) {
+                    bad.insert(*key, n);
+                }
+            }
+            before.insert(step.stage, bad);
+        }
+        before
+    }
+}
+
+/// Does what is left of a chunk behind the device.
+pub(crate) fn finish(runtime: &Runtime, route: &Route, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
+    for step in route.steps.iter().filter(|step| !step.ahead) {
+        runtime.check()?;
+        finish_step(runtime, step, shard, chunk)?;
+    }
+    Ok(())
+}
+
+fn finish_step(runtime: &Runtime, step: &Step, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
+    match step.how {
+        How::Origin => Ok(()),
+        How::Compute => apply(runtime, step, shard, chunk),
+        How::Stored => {
+            let node = &runtime.graph.nodes[step.stage];
+            for (port, columns) in &step.ports {
+                let of = Ref { stage: step.stage, port: *port };
+                let Some(stored) = chunk.rows.remove(&of) else { continue };
+                let before = node.rows.first().and_then(|main| chunk.rows.get(&main.from));
+                let rows = join_stored(node, *port, stored, before, columns);
+                chunk.rows.insert(of, rows.map_err(|reason| EngineError::stored(&node.name, reason))?);
+            }
+            Ok(())
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------ one port's rows
+
+/// The rows of one port in one shard, with these columns, for whoever reads them outside a stage's own task.
+pub(crate) struct PortRows<'a> {
+    runtime: &'a Runtime,
+    route: Route,
+    eval: ShardEval<'a>,
+    shard: usize,
+    of: Ref,
+    needs: Vec<Need>,
+}
+
+impl<'a> PortRows<'a> {
+    pub(crate) fn open(runtime: &'a Runtime, of: Ref, shard: usize, needs: &[Need]) -> Result<Self, EngineError> {
+        let origin = runtime.graph.origin(of);
+        let origin =
+            origin.ok_or_else(|| EngineError::Invalid(format!("`{}` has no rows", runtime.graph.describe(of))))?;
+        let columns: BTreeSet<String> = needs.iter().map(|need| need.column.clone()).collect();
+        let route = Route::new(runtime, origin, shard, Wants::from([(of, columns)]), &BTreeSet::new());
+        let eval = ShardEval::open(runtime, &route, shard)?;
+        Ok(Self { runtime, route, eval, shard, of, needs: needs.to_vec() })
+    }
+
+    fn chunk(&mut self) -> Result<Option<Batch>, EngineError> {
+        let Some(mut chunk) = self.eval.next(&self.route)? else { return Ok(None) };
+        finish(self.runtime, &self.route, self.shard, &mut chunk)?;
+        let mut rows = chunk.rows.remove(&self.of).unwrap_or_else(|| Batch::new(Vec::new()));
+        if rows.is_empty() {
+            return Ok(Some(rows));
+        }
+        let name = &self.runtime.graph.nodes[self.of.stage].name;
+        let failed = |error: runner_contract::BatchError| EngineError::stage(name, Some(self.shard), error.into());
+        let names: Vec<&str> = self.needs.iter().map(|need| need.column.as_str()).collect();
+        rows = rows.select(&names).map_err(failed)?;
+        for need in self.needs.iter().filter(|need| need.pixels) {
+            let pixels = chunk.decoded.pixels(&rows, &need.column, &self.runtime.config.decode).map_err(failed)?;
+            if let Some(pixels) = pixels {
+                rows = pixels.replace(&rows, &need.column).map_err(failed)?;
+            }
+        }
+        Ok(Some(rows))
+    }
+}
+
+impl Iterator for PortRows<'_> {
+    type Item = Result<Batch, EngineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.chunk().transpose()
+    }
+}
+
+/// A whole dataset, for an input port that holds it.
+pub(crate) fn whole(runtime: &Runtime, reader: usize, edge: &Edge) -> Result<Batch, EngineError> {
+    let origin = runtime.graph.origin(edge.from);
+    let mut parts = Vec::new();
+    for shard in 0..origin.map_or(0, |origin| runtime.keys.shards(origin)) {
+        for rows in PortRows::open(runtime, edge.from, shard, &edge.needs)? {
+            let rows = rows?;
+            if !rows.is_empty() {
+                parts.push(rows);
+            }
+        }
+    }
+    let name = &runtime.graph.nodes[reader].name;
+    if parts.is_empty() {
+        let reason = format!("port `{}` reads `{}`, which has no rows", edge.port, runtime.graph.describe(edge.from));
+        return Err(EngineError::stage(name, None, StageError::new(reason)));
+    }
+    Batch::concat(&parts).map_err(|error| EngineError::stage(name, None, error.into()))
+}

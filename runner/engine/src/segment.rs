@@ -1,0 +1,227 @@
+//! The task of a shard: streams it once, and on the way stores what stages made and feeds folds.
+//!
+//! What comes before a device runs on a thread of its own, two chunks ahead at most.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::mpsc::{Receiver, sync_channel},
+    thread,
+};
+
+use runner_contract::{Accumulator, Digest};
+use runner_store::{BAD_ROWS_KEPT, BadRow, Entry};
+
+use crate::{
+    EngineError,
+    apply::{Bad, Chunk, gather},
+    eval::{ShardEval, finish},
+    graph::Ref,
+    manifest::{Partial, PartialHeader, VERSION},
+    parquet::RowsWriter,
+    route::{Route, Wants, want},
+    runtime::{Message, Runtime},
+};
+
+/// Chunks that may wait between the thread ahead and the device.
+const QUEUE: usize = 2;
+/// Unusable rows that a warning names.
+const BAD_NAMED: usize = 3;
+
+/// What to make of one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) origin: Ref,
+    pub(crate) shard: usize,
+    /// Stages whose rows to store.
+    pub(crate) groups: BTreeSet<usize>,
+    /// Folds to feed.
+    pub(crate) folds: BTreeSet<usize>,
+}
+
+/// What came of a task.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    pub(crate) entries: Vec<Entry>,
+    /// Rows that the task read.
+    pub(crate) rows: u64,
+    pub(crate) bad: u64,
+}
+
+/// Where the rows of a shard end.
+struct Sinks<'a> {
+    runtime: &'a Runtime,
+    shard: usize,
+    groups: Vec<(Ref, RowsWriter)>,
+    folds: Vec<(usize, Box<dyn Accumulator>, u64)>,
+    bad: BTreeMap<usize, (u64, Vec<Bad>)>,
+}
+
+/// Computes a shard.
+pub(crate) fn run(runtime: &Runtime, segment: &Segment) -> Result<Made, EngineError> {
+    let mut wants = Wants::new();
+    for &fold in &segment.folds {
+        runtime.graph.nodes[fold].rows.iter().for_each(|edge| want(&mut wants, edge));
+    }
+    let route = Route::new(runtime, segment.origin, segment.shard, wants, &segment.groups);
+    // Models and whole datasets are read before the first chunk, by this thread alone.
+    for stage in route.steps.iter().filter(|step| step.how == crate::route::How::Compute).map(|step| step.stage) {
+        runtime.opened(stage)?;
+    }
+    let mut sinks = Sinks::open(runtime, segment)?;
+    let mut eval = ShardEval::open(runtime, &route, segment.shard)?;
+    if route.has_device_work() {
+        thread::scope(|scope| {
+            let (sender, receiver) = sync_channel::<Result<Chunk, EngineError>>(QUEUE);
+            let (eval, route) = (&mut eval, &route);
+            scope.spawn(move || {
+                loop {
+                    let next = eval.next(route).transpose();
+                    let Some(next) = next else { break };
+                    let failed = next.is_err();
+                    // The receiver goes away when the consumer has failed.
+                    if sender.send(next).is_err() || failed {
+                        break;
+                    }
+                }
+            });
+            consume(receiver, &mut sinks, route)
+        })?;
+    } else {
+        while let Some(chunk) = eval.next(&route)? {
+            sinks.take(&route, chunk)?;
+        }
+    }
+    let found = sinks.bad.iter().map(|(stage, (n, _))| (*stage, *n)).collect();
+    let bad_before = eval.bad_before(&route, &found);
+    sinks.finish(bad_before)
+}
+
+fn consume(
+    chunks: Receiver<Result<Chunk, EngineError>>,
+    sinks: &mut Sinks<'_>,
+    route: &Route,
+) -> Result<(), EngineError> {
+    for chunk in chunks {
+        sinks.take(route, chunk?)?;
+    }
+    Ok(())
+}
+
+impl<'a> Sinks<'a> {
+    fn open(runtime: &'a Runtime, segment: &Segment) -> Result<Self, EngineError> {
+        let mut groups = Vec::new();
+        for &stage in &segment.groups {
+            for port in runtime.graph.nodes[stage].row_ports() {
+                groups.push((Ref { stage, port }, RowsWriter::default()));
+            }
+        }
+        let mut folds = Vec::new();
+        for &stage in &segment.folds {
+            let (fold, context) = runtime.fold(stage)?;
+            let accumulator = runtime.guard(stage, Some(segment.shard), || fold.start(context))?;
+            folds.push((stage, accumulator, 0));
+        }
+        Ok(Self { runtime, shard: segment.shard, groups, folds, bad: BTreeMap::new() })
+    }
+
+    /// Does what is left of a chunk and takes what comes out.
+    fn take(&mut self, route: &Route, mut chunk: Chunk) -> Result<(), EngineError> {
+        let runtime = self.runtime;
+        finish(runtime, route, self.shard, &mut chunk)?;
+        for (stage, bad) in std::mem::take(&mut chunk.bad) {
+            self.note_bad(stage, bad);
+        }
+        for (of, writer) in &mut self.groups {
+            let node = &runtime.graph.nodes[of.stage];
+            let columns: Vec<&str> = node.produced(of.port).iter().map(String::as_str).collect();
+            let rows = chunk.rows.get(of).ok_or_else(|| EngineError::stored(&node.name, "nothing was made"))?;
+            let own = rows
+                .select(&columns)
+                .map_err(|error| EngineError::stage(&node.name, Some(self.shard), error.into()))?;
+            writer.push(&own).map_err(|error| EngineError::stored(&node.name, error))?;
+        }
+        for at in 0..self.folds.len() {
+            let stage = self.folds[at].0;
+            let begun = std::time::Instant::now();
+            let gathered = gather(runtime, stage, self.shard, &mut chunk)?;
+            let (rows, bad) = (gathered.taken as u64, gathered.bad.len() as u64);
+            if !gathered.is_empty() {
+                let (_, accumulator, n) = &mut self.folds[at];
+                *n += rows - bad;
+                runtime.guard(stage, Some(self.shard), || accumulator.push(&gathered.inputs))?;
+            }
+            if bad > 0 {
+                self.note_bad(stage, gathered.bad);
+            }
+            let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            runtime.tell(Message::Rows { stage, rows, bad, nanos });
+        }
+        Ok(())
+    }
+
+    fn note_bad(&mut self, stage: usize, bad: Vec<Bad>) {
+        let (n, kept) = self.bad.entry(stage).or_default();
+        *n += bad.len() as u64;
+        let room = BAD_ROWS_KEPT.saturating_sub(kept.len());
+        kept.extend(bad.into_iter().take(room));
+    }
+
+    fn finish(self, bad_before: BTreeMap<usize, BTreeMap<Digest, u64>>) -> Result<Made, EngineError> {
+        let Self { runtime, shard, groups, folds, bad } = self;
+        let mut made = Made { bad: bad.values().map(|(n, _)| n).sum(), ..Made::default() };
+        for (&stage, (n, rows)) in &bad {
+            let examples: Vec<String> =
+                rows.iter().take(BAD_NAMED).map(|(id, reason)| format!("`{id}`: {reason}")).collect();
+            let more = if *n > examples.len() as u64 { ", …" } else { "" };
+            let rows = if *n == 1 { "row" } else { "rows" };
+            let message = format!("{n} {rows} of shard {shard} left out as unusable ({}{more})", examples.join("; "));
+            runtime.tell(Message::Warning { stage, message });
+        }
+        let own_bad = |stage: usize| bad.get(&stage).cloned().unwrap_or_default();
+        for (of, writer) in groups {
+            let node = &runtime.graph.nodes[of.stage];
+            let key = runtime.keys.group(of, shard);
+            let key = key.ok_or_else(|| EngineError::stored(&node.name, "it has no key"))?;
+            let rows = writer.rows() as u64;
+            let file = writer.finish(bad_before.get(&of.stage).cloned().unwrap_or_default());
+            let file = file.map_err(|error| EngineError::stored(&node.name, error))?;
+            let (n, kept) = own_bad(of.stage);
+            made.rows = made.rows.max(rows);
+            made.entries.push(entry(runtime, key, file, rows, n, kept)?);
+        }
+        for (stage, accumulator, n) in folds {
+            let node = &runtime.graph.nodes[stage];
+            let bytes = runtime.guard(stage, Some(shard), || accumulator.finish())?;
+            let mut lineage: BTreeMap<Digest, u64> = BTreeMap::new();
+            for edge in &node.rows {
+                lineage.extend(bad_before.get(&edge.from.stage).into_iter().flatten());
+            }
+            let key = runtime.keys.stages[stage].shards.get(shard).copied();
+            let key = key.ok_or_else(|| EngineError::stored(&node.name, "it has no key"))?;
+            let (own, kept) = own_bad(stage);
+            if own > 0 {
+                lineage.insert(key, own);
+            }
+            let partial = Partial { header: PartialHeader { version: VERSION, n, bad: lineage }, bytes };
+            let file = partial.write().map_err(|error| EngineError::stored(&node.name, error))?;
+            made.rows = made.rows.max(n);
+            made.entries.push(entry(runtime, key, file, n, own, kept)?);
+        }
+        Ok(made)
+    }
+}
+
+/// Stores a file and says what its key stands for.
+pub(crate) fn entry(
+    runtime: &Runtime,
+    key: Digest,
+    file: Vec<u8>,
+    rows: u64,
+    bad: u64,
+    bad_rows: Vec<Bad>,
+) -> Result<Entry, EngineError> {
+    let bytes = file.len() as u64;
+    let digest = runtime.put(file)?;
+    let bad_rows = bad_rows.into_iter().map(|(id, reason)| BadRow { id, reason }).collect();
+    Ok(Entry { key, digest, rows, bytes, bad, bad_rows })
+}
