@@ -47,7 +47,6 @@ pub(crate) async fn execute(
             params: serde_json::Value::Object(params),
             limit: plan.runtime.limit.map(|limit| limit as u64),
             command,
-            limit: plan.runtime.limit.map(|limit| limit as u64),
         })
         .await?;
     let run = live.id().to_owned();
