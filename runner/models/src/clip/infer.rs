@@ -1,0 +1,112 @@
+//! A CLIP model ready to encode.
+
+use runner_data::{ClipTokenizer, Preprocess};
+use runner_nn::{Backend, Cpu, Dfdx};
+
+use crate::{
+    ModelError,
+    clip::{ClipConfig, Network, network::Values},
+};
+
+/// Texts encoded together. Fixed, because the last bits of a result may depend on it.
+const TEXTS: usize = 32;
+/// Values of the widest activation of the images encoded together, which bounds memory.
+const IMAGE_VALUES: usize = 8 << 20;
+
+/// A CLIP model with its tokenizer and preprocessing. Shared between threads; encoding does not change it.
+pub struct Clip {
+    network: Network<Dfdx<Cpu>>,
+    logit_scale: f32,
+    tokenizer: ClipTokenizer,
+    preprocess: Preprocess,
+}
+
+impl std::fmt::Debug for Clip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clip").field("config", self.network.config()).finish_non_exhaustive()
+    }
+}
+
+impl Clip {
+    pub(crate) fn new(
+        config: ClipConfig,
+        values: &mut Values<'_>,
+        tokenizer: ClipTokenizer,
+        preprocess: Preprocess,
+    ) -> Result<Self, ModelError> {
+        let mut log_scale = config.logit_scale_init;
+        let mut values = |name: &str, shape: &[usize]| {
+            let values = values(name, shape)?;
+            if let ("logit_scale", [value]) = (name, values.as_slice()) {
+                log_scale = *value;
+            }
+            Ok(values)
+        };
+        let (network, _) = Network::new(&Dfdx::<Cpu>::new(1)?, config, &mut values)?;
+        let context = tokenizer.context().min(config.text.positions);
+        Ok(Self { network, logit_scale: log_scale.exp(), tokenizer: tokenizer.with_context(context), preprocess })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ClipConfig {
+        self.network.config()
+    }
+
+    /// Turns texts into the ids that [`Clip::encode_texts`] takes.
+    pub fn tokenizer(&self) -> &ClipTokenizer {
+        &self.tokenizer
+    }
+
+    /// Turns pictures into the pixels that [`Clip::encode_images`] takes.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// Components of an embedding.
+    pub fn dim(&self) -> usize {
+        self.config().dim
+    }
+
+    /// What similarities are multiplied with before the softmax: exp of the checkpoint's `logit_scale`.
+    pub fn logit_scale(&self) -> f32 {
+        self.logit_scale
+    }
+
+    /// Embeds `n` preprocessed pictures, `[n, channels, height, width]`, as `[n, dim]`, projected and not normalised.
+    pub fn encode_images(&self, pixels: &[f32], n: usize, threads: usize) -> Result<Vec<f32>, ModelError> {
+        let config = &self.config().vision;
+        let image = config.channels * config.image_size * config.image_size;
+        if n.checked_mul(image) != Some(pixels.len()) {
+            let [side, channels] = [config.image_size, config.channels];
+            let problem = format!("{} pixel values, expected {n} × {channels} × {side} × {side}", pixels.len());
+            return Err(ModelError::Input(problem));
+        }
+        let widest = config.tokens() * config.tower.hidden.max(3 * config.tower.width);
+        let together = (IMAGE_VALUES / widest).clamp(1, 64);
+        let backend = Dfdx::<Cpu>::new(threads)?;
+        let mut embeddings = Vec::with_capacity(n * self.dim());
+        for pixels in pixels.chunks(together * image) {
+            embeddings.append(&mut backend.values(&self.network.images(&backend, pixels)?)?);
+        }
+        Ok(embeddings)
+    }
+
+    /// Embeds tokenized texts as `[n, dim]`, projected and not normalised. Texts of like length are encoded together, so
+    /// that little is spent on padding.
+    pub fn encode_texts(&self, ids: &[Vec<u32>], threads: usize) -> Result<Vec<f32>, ModelError> {
+        let dim = self.dim();
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|&i| ids[i].len());
+        let backend = Dfdx::<Cpu>::new(threads)?;
+        let mut embeddings = vec![0.0; ids.len() * dim];
+        for group in order.chunks(TEXTS) {
+            let texts: Vec<&[u32]> = group.iter().map(|&i| ids[i].as_slice()).collect();
+            let padded = self.config().text.pad(&texts)?;
+            let values = backend.values(&self.network.texts(&backend, &padded)?)?;
+            for (&i, value) in group.iter().zip(values.chunks_exact(dim)) {
+                embeddings[i * dim..(i + 1) * dim].copy_from_slice(value);
+            }
+        }
+        Ok(embeddings)
+    }
+}

@@ -1,0 +1,345 @@
+//! The safetensors format: a checked reader that trusts no header, and a writer whose bytes depend on the content alone.
+//!
+//! Layout: the header's length (u64, little-endian), the header (JSON: tensor name to `dtype`, `shape` and
+//! `data_offsets`, and `__metadata__` with texts), the data.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use half::{bf16, f16};
+use serde_json::{Map, Value, json};
+
+use crate::ModelError;
+
+/// The largest header read, in bytes: a model of a million tensors has less.
+const MAX_HEADER: u64 = 100 << 20;
+
+/// A number format of tensors on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit floating point.
+    F32,
+    /// 16-bit floating point (IEEE half).
+    F16,
+    /// Brain floating point.
+    Bf16,
+    /// 64-bit floating point.
+    F64,
+}
+
+impl Dtype {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "F32" => Self::F32,
+            "F16" => Self::F16,
+            "BF16" => Self::Bf16,
+            "F64" => Self::F64,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::F64 => "F64",
+        }
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+            bytes.as_chunks().0.iter().map(|chunk| value(*chunk)).collect()
+        }
+        match self {
+            Self::F32 => each(bytes, f32::from_le_bytes),
+            Self::F16 => each(bytes, |raw| f16::from_le_bytes(raw).to_f32()),
+            Self::Bf16 => each(bytes, |raw| bf16::from_le_bytes(raw).to_f32()),
+            Self::F64 => each(bytes, |raw| f64::from_le_bytes(raw) as f32),
+        }
+    }
+
+    fn encode(self, values: &[f32], out: &mut Vec<u8>) {
+        for value in values {
+            match self {
+                Self::F32 => out.extend(value.to_le_bytes()),
+                Self::F16 => out.extend(f16::from_f32(*value).to_le_bytes()),
+                Self::Bf16 => out.extend(bf16::from_f32(*value).to_le_bytes()),
+                Self::F64 => out.extend(f64::from(*value).to_le_bytes()),
+            }
+        }
+    }
+}
+
+/// A tensor's place in the file. The format stays a text, so that tensors nobody reads may have any.
+#[derive(Debug)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    /// Bytes after the header: start and end, inside the file.
+    range: (u64, u64),
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Bytes {
+    File(File),
+    Memory(Cow<'static, [u8]>),
+}
+
+/// An open safetensors file: its header is read and checked, its tensors are read one by one.
+#[derive(Debug)]
+pub struct Reader {
+    /// The file, for messages.
+    name: String,
+    bytes: Bytes,
+    /// Where the data begins.
+    start: u64,
+    entries: BTreeMap<String, Entry>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Reader {
+    /// Opens a file.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let file = File::open(path).map_err(ModelError::io(path))?;
+        let size = file.metadata().map_err(ModelError::io(path))?.len();
+        Self::new(path.display().to_string(), Bytes::File(file), size)
+    }
+
+    /// Reads from memory. `name` stands for the file in messages.
+    pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self, ModelError> {
+        let bytes = bytes.into();
+        let size = bytes.len() as u64;
+        Self::new(name.to_owned(), Bytes::Memory(bytes), size)
+    }
+
+    fn new(name: String, bytes: Bytes, size: u64) -> Result<Self, ModelError> {
+        let mut reader = Self { name, bytes, start: 8, entries: BTreeMap::new(), metadata: BTreeMap::new() };
+        let bad = |problem: String| ModelError::file(&reader.name, format!("not a safetensors file: {problem}"));
+        if size < 8 {
+            return Err(bad(format!("{size} bytes long, expected at least 8")));
+        }
+        let mut length = [0; 8];
+        length.copy_from_slice(&reader.read(0, 8)?);
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER || length > size - 8 {
+            return Err(bad(format!("a header of {length} bytes in a file of {size}")));
+        }
+        let header: Map<String, Value> = serde_json::from_slice(&reader.read(8, length)?)
+            .map_err(|error| bad(format!("the header is not a JSON object: {error}")))?;
+        let data = size - 8 - length;
+        let (mut entries, mut metadata) = (BTreeMap::new(), BTreeMap::new());
+        for (tensor, value) in header {
+            if tensor == "__metadata__" {
+                metadata = serde_json::from_value(value)
+                    .map_err(|error| bad(format!("`__metadata__` does not map names to texts: {error}")))?;
+            } else {
+                let entry = entry(&value, data).map_err(|problem| ModelError::tensor(&reader.name, &tensor, problem))?;
+                entries.insert(tensor, entry);
+            }
+        }
+        (reader.start, reader.entries, reader.metadata) = (8 + length, entries, metadata);
+        Ok(reader)
+    }
+
+    fn read(&self, from: u64, length: u64) -> Result<Vec<u8>, ModelError> {
+        let short = || ModelError::file(&self.name, "the file ends early");
+        let length = usize::try_from(length).map_err(|_| short())?;
+        match &self.bytes {
+            Bytes::File(file) => {
+                let mut buffer = vec![0; length];
+                let mut file = file;
+                file.seek(SeekFrom::Start(from))
+                    .and_then(|_| file.read_exact(&mut buffer))
+                    .map_err(|source| ModelError::Io { path: PathBuf::from(&self.name), source })?;
+                Ok(buffer)
+            }
+            Bytes::Memory(bytes) => {
+                let from = usize::try_from(from).map_err(|_| short())?;
+                let end = from.checked_add(length).ok_or_else(short)?;
+                bytes.get(from..end).map(<[u8]>::to_vec).ok_or_else(short)
+            }
+        }
+    }
+
+    /// The file, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The texts beside the tensors.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// The names of the tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor, if there is one of that name.
+    pub fn shape(&self, tensor: &str) -> Option<&[usize]> {
+        self.entries.get(tensor).map(|entry| entry.shape.as_slice())
+    }
+
+    /// Reads a tensor, as f32 whatever it is on disk. It must have this shape, and every value must be finite.
+    pub fn tensor(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let bad = |problem: String| ModelError::tensor(&self.name, tensor, problem);
+        let entry = self.entries.get(tensor).ok_or_else(|| bad(format!("missing, expected shape {shape:?}")))?;
+        if entry.shape != shape {
+            return Err(bad(format!("expected shape {shape:?}, found {:?}", entry.shape)));
+        }
+        let dtype = Dtype::parse(&entry.dtype)
+            .ok_or_else(|| bad(format!("expected numbers in F32, F16, BF16 or F64, found {}", entry.dtype)))?;
+        let values = dtype.decode(&self.read(self.start + entry.range.0, entry.range.1 - entry.range.0)?);
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(i) => Err(bad(format!("value {i} is {}, expected finite numbers", values[i]))),
+            None => Ok(values),
+        }
+    }
+}
+
+/// Checks one entry of the header against the bytes of data that there are.
+fn entry(value: &Value, data: u64) -> Result<Entry, String> {
+    let dtype = value.get("dtype").and_then(Value::as_str).ok_or("no `dtype`")?.to_owned();
+    let list = |name: &str| -> Result<Vec<u64>, String> {
+        let items = value.get(name).and_then(Value::as_array).ok_or(format!("no list `{name}`"))?;
+        items.iter().map(|item| item.as_u64().ok_or(format!("`{name}` holds {item}"))).collect()
+    };
+    let [start, end] = list("data_offsets")?[..] else { return Err("`data_offsets` are not two numbers".into()) };
+    if start > end || end > data {
+        return Err(format!("bytes {start} to {end} of {data} bytes of data"));
+    }
+    let shape = list("shape")?;
+    if let Some(dtype) = Dtype::parse(&dtype) {
+        let bytes = shape.iter().try_fold(dtype.size() as u64, |size, &n| size.checked_mul(n));
+        if bytes != Some(end - start) {
+            return Err(format!("shape {shape:?} of {} in {} bytes", dtype.name(), end - start));
+        }
+    }
+    let shape = shape.into_iter().map(|n| usize::try_from(n).map_err(|_| format!("dimension {n}")));
+    Ok(Entry { dtype, shape: shape.collect::<Result<_, _>>()?, range: (start, end) })
+}
+
+/// A tensor to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Tensor<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its dimensions.
+    pub shape: &'a [usize],
+    /// Its values, row-major.
+    pub values: &'a [f32],
+}
+
+/// Writes a safetensors file: tensors in the order given, metadata sorted, the header padded with spaces to a multiple of
+/// eight bytes. Equal content gives equal bytes.
+pub fn write(tensors: &[Tensor<'_>], dtype: Dtype, metadata: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut data = Vec::new();
+    for tensor in tensors {
+        let start = data.len();
+        dtype.encode(tensor.values, &mut data);
+        let entry = json!({"dtype": dtype.name(), "shape": tensor.shape, "data_offsets": [start, data.len()]});
+        header.insert(tensor.name.to_owned(), entry);
+    }
+    let mut header = Value::Object(header).to_string();
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.into_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    fn message(bytes: Vec<u8>) -> String {
+        Reader::from_bytes("m.safetensors", bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let metadata = BTreeMap::from([("card".to_owned(), "{\"a\": 1}".to_owned())]);
+        let values = [1.0, -2.5, 0.25, 3.0, 65504.0, -0.0];
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F64] {
+            let tensors = [
+                Tensor { name: "b", shape: &[2, 2], values: &values[..4] },
+                Tensor { name: "a", shape: &[], values: &values[..1] },
+            ];
+            let reader = Reader::from_bytes("m", write(&tensors, dtype, &metadata)).unwrap();
+            assert_eq!(reader.tensor("b", &[2, 2]).unwrap(), values[..4]);
+            assert_eq!(reader.tensor("a", &[]).unwrap(), [1.0]);
+            assert_eq!(reader.metadata(), &metadata);
+            assert_eq!(reader.names().collect::<Vec<_>>(), ["a", "b"]);
+        }
+    }
+
+    #[test]
+    fn lying_headers_are_refused_with_the_tensor_named() {
+        let entry = |shape: &str, offsets: &str| {
+            file(&format!(r#"{{"w": {{"dtype": "F32", "shape": {shape}, "data_offsets": {offsets}}}}}"#), &[0; 16])
+        };
+        assert_eq!(
+            message(entry("[5]", "[0, 16]")),
+            "m.safetensors: tensor `w`: shape [5] of F32 in 16 bytes"
+        );
+        assert!(message(entry("[4]", "[0, 17]")).contains("bytes 0 to 17 of 16 bytes of data"));
+        assert!(message(entry("[4]", "[16, 0]")).contains("bytes 16 to 0"));
+        assert!(message(entry("[4611686018427387904, 4]", "[0, 0]")).contains("in 0 bytes"));
+        assert!(message(entry("[-1]", "[0, 16]")).contains("`shape` holds -1"));
+        assert!(message(entry("[4]", "[0]")).contains("not two numbers"));
+        assert!(message(u64::MAX.to_le_bytes().to_vec()).contains("a header of 18446744073709551615 bytes"));
+        assert!(message(vec![1, 2]).contains("2 bytes long"));
+        assert!(message(file("[]", &[])).contains("not a JSON object"));
+    }
+
+    #[test]
+    fn tensors_are_read_only_as_expected() {
+        let header = r#"{"i": {"dtype": "I64", "shape": [2], "data_offsets": [0, 16]},
+            "n": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#;
+        let mut data = [0; 16];
+        data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        let reader = Reader::from_bytes("m", file(header, &data)).unwrap();
+        let message = |tensor, shape: &[usize]| reader.tensor(tensor, shape).unwrap_err().to_string();
+        assert_eq!(message("i", &[2]), "m: tensor `i`: expected numbers in F32, F16, BF16 or F64, found I64");
+        assert_eq!(message("n", &[2]), "m: tensor `n`: expected shape [2], found [1]");
+        assert_eq!(message("n", &[1]), "m: tensor `n`: value 0 is NaN, expected finite numbers");
+        assert_eq!(message("x", &[3, 4]), "m: tensor `x`: missing, expected shape [3, 4]");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, header in "[\\[\\]{}:,\"a-z0-9_ -]{0,80}") {
+            let _ = Reader::from_bytes("m", bytes.clone());
+            let _ = Reader::from_bytes("m", file(&header, &bytes));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What users see of models that are missing, damaged or hostile.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use runner_contract::{Digest, Model, ModelSource};
+use runner_models::{Hub, ModelError};
+
+/// A copy of a golden model to damage.
+fn copy(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("model");
+    fs::create_dir(&folder).unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    (dir, folder)
+}
+
+fn error(dir: &tempfile::TempDir, folder: &Path) -> String {
+    let message = Hub::new(dir.path().to_owned()).open("model").unwrap_err().to_string();
+    message.replace(&folder.display().to_string(), "MODEL")
+}
+
+fn replace(folder: &Path, file: &str, from: &str, to: &str) {
+    let path = folder.join(file);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from));
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn references_that_name_nothing_say_what_to_do() {
+    let hub = Hub::new(PathBuf::from("/nowhere"));
+    let message = |reference: &str| {
+        let error = hub.info(reference).unwrap_err();
+        format!("{error}; {}", error.hint().unwrap_or_default())
+    };
+    assert_eq!(
+        message("hf:openai/clip-vit-base-patch32@main"),
+        "model `hf:openai/clip-vit-base-patch32@main`: models are not fetched from the Hugging Face hub yet; download the \
+         folder, for instance with `hf download openai/clip-vit-base-patch32 --local-dir clip-vit-base-patch32`, and give \
+         its path"
+    );
+    assert!(message("builtin:clip").contains("no such built-in model; there is builtin:mini-clip"));
+    assert!(message("https://example.org/m.safetensors").contains("download it and give its path"));
+    assert!(message("models/b32").contains("neither a file nor a folder at /nowhere/models/b32"));
+}
+
+#[test]
+fn a_wrong_shape_names_file_tensor_expected_and_found() {
+    let (dir, folder) = copy("quick_gelu");
+    replace(&folder, "config.json", "\"projection_dim\": 20", "\"projection_dim\": 21");
+    assert_eq!(
+        error(&dir, &folder),
+        "MODEL/model.safetensors: tensor `visual_projection.weight`: expected shape [21, 32], found [20, 32]"
+    );
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let (dir, folder) = copy("quick_gelu");
+    replace(&folder, "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1024");
+    assert_eq!(
+        error(&dir, &folder),
+        "MODEL/model.safetensors: tensor `vision_model.encoder.layers.2.layer_norm1.weight`: missing, expected shape [32]"
+    );
+}
+
+#[test]
+fn an_unknown_activation_and_a_missing_file_are_named() {
+    let (dir, folder) = copy("gelu");
+    replace(&folder, "config.json", "\"gelu\"", "\"relu\"");
+    assert!(error(&dir, &folder).contains("text_config.hidden_act: expected `gelu` or `quick_gelu`, found `\"relu\"`"));
+    fs::remove_file(folder.join("config.json")).unwrap();
+    assert!(error(&dir, &folder).starts_with("MODEL/config.json: "));
+}
+
+#[test]
+fn an_index_cannot_lead_out_of_its_folder() {
+    let (dir, folder) = copy("gelu");
+    replace(&folder, "model.safetensors.index.json", "model-00002-of-00004.safetensors", "../../etc/x.safetensors");
+    assert!(error(&dir, &folder).contains("expected the name of a safetensors file, found \"../../etc/x.safetensors\""));
+}
+
+#[test]
+fn a_cut_file_is_refused() {
+    let (dir, folder) = copy("quick_gelu");
+    let path = folder.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let message = error(&dir, &folder);
+    assert!(message.starts_with("MODEL/model.safetensors: tensor `") && message.contains(" bytes of data"), "{message}");
+}
+
+#[test]
+fn a_folder_with_pickled_weights_says_how_to_save_them() {
+    let (dir, folder) = copy("quick_gelu");
+    fs::rename(folder.join("model.safetensors"), folder.join("pytorch_model.bin")).unwrap();
+    assert!(error(&dir, &folder).contains("`save_pretrained`"));
+}
+
+#[test]
+fn weights_alone_are_no_bundle() {
+    let (dir, folder) = copy("quick_gelu");
+    let hub = Hub::new(dir.path().to_owned());
+    let message = hub.open("model/model.safetensors").unwrap_err().to_string();
+    assert!(message.contains("for the weights of a model folder, give the folder"), "{message} {}", folder.display());
+}
+
+#[test]
+fn the_identity_is_that_of_the_content() {
+    let (dir, folder) = copy("quick_gelu");
+    let hub = Hub::new(dir.path().to_owned());
+    let before = hub.info("model").unwrap();
+    assert_eq!(before.dim, Some(20));
+    let (other, _) = copy("quick_gelu");
+    assert_eq!(Hub::new(other.path().to_owned()).info("model").unwrap(), before);
+    replace(&folder, "config.json", "\"eos_token_id\": 2", "\"eos_token_id\": 522");
+    let after = hub.info("model").unwrap();
+    assert_ne!(before.identity, after.identity);
+    let model = Model { identity: before.identity, source: ModelSource::Reference("model".into()) };
+    assert!(matches!(hub.load(&model).unwrap_err(), ModelError::Changed { .. }));
+}
+
+#[test]
+fn a_model_is_loaded_once() {
+    let (dir, _) = copy("quick_gelu");
+    let hub = Hub::new(dir.path().to_owned());
+    let one = hub.open("model").unwrap();
+    assert!(std::sync::Arc::ptr_eq(&one, &hub.open("model").unwrap()));
+}
+
+#[test]
+fn a_file_that_is_no_model_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.safetensors");
+    fs::write(&path, [255; 40]).unwrap();
+    let model = Model { identity: Digest::of(b""), source: ModelSource::File(path) };
+    let message = Hub::new(dir.path().to_owned()).load(&model).unwrap_err().to_string();
+    assert!(message.contains("not a safetensors file: a header of 18446744073709551615 bytes"), "{message}");
+}
