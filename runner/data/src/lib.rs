@@ -1,11 +1,13 @@
 //! Datasets, images, preprocessing and tokenizers.
 
+mod dataset;
 mod decode;
 mod error;
 mod preprocess;
 mod resize;
 mod text;
 
+pub use dataset::{Catalog, Dataset, IMAGE, Idx, Known, LABEL, classes_schema, read_idx};
 pub use decode::{Limits, Pixels, decode, encode_png};
 pub use error::DataError;
 pub use preprocess::{CLIP_MEAN, CLIP_STD, Preprocess, Size};

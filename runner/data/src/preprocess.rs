@@ -6,11 +6,14 @@
 //! made a checkpoint's published figures: OpenAI's, open_clip's and most others' were made with Pillow, so that is the default;
 //! `"backend": "torchvision"` in the config, or the type `CLIPImageProcessorFast`, selects the other.
 
+use std::path::Path;
+
 use runner_contract::ImageRef;
 use serde_json::{Map, Value, json};
 
 use crate::{
     DataError, Limits, decode,
+    error::read_text,
     resize::{Arithmetic, Filter, Raster, Window, resize},
 };
 
@@ -79,6 +82,19 @@ impl Preprocess {
         let config = value.get("image_processor").unwrap_or(&value);
         let config = config.as_object().ok_or_else(|| wrong("expected an object".to_owned()))?;
         Config(config).read().map_err(wrong)
+    }
+
+    /// Reads `preprocessor_config.json` of a checkpoint folder, else `processor_config.json`; OpenAI CLIP's for 224 pixels
+    /// where there is neither.
+    pub fn from_folder(folder: &Path) -> Result<Self, DataError> {
+        let files = ["preprocessor_config.json", "processor_config.json"].map(|name| folder.join(name));
+        let Some(file) = files.iter().find(|file| file.is_file()) else { return Ok(Self::clip(224)) };
+        Self::from_config(&read_text(file)?).map_err(|error| match error {
+            DataError::Format { place, message, .. } => {
+                DataError::Format { file: file.display().to_string(), place, message }
+            }
+            other => other,
+        })
     }
 
     /// Rows and columns of what comes out.
