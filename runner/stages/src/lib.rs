@@ -23,11 +23,13 @@ kinds! {
     filter,
     split,
     rerank,
+    captions,
 }
 
 use runner_contract::{Batch, Inputs, Problem, StageError};
 use runner_models::ModelError;
 
+pub use captions::{Caption, Described, HELD_OUT_TEMPLATES, Measures, Subject, describe, is_held_out};
 pub use definition::{Binding, Defined, Definition};
 pub use registry::{BuiltinRegistry, Services, registry};
 
