@@ -1,0 +1,91 @@
+//! The language by example: each file in `tests/cases` is a pipeline, with what comes of it in a file beside it.
+//!
+//! A first line `# set: NAME=VALUE` is an override; several are separated by two spaces. `UPDATE_EXPECT=1` rewrites
+//! what is expected.
+
+mod toy;
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use runner_contract::Output;
+use runner_spec::{InputRef, Pipeline, load};
+
+fn check(folder: &str, expect_valid: bool) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(folder);
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    assert!(files.len() > 5, "the cases are gone");
+    let mut wrong = Vec::new();
+    for path in files {
+        let bytes = fs::read(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let result = load(name, &bytes, &overrides(&bytes), &toy::toys(), &toy::Shelf);
+        assert_eq!(result.is_ok(), expect_valid, "{name}: {result:#?}");
+        let found = match result {
+            Ok(pipeline) => summary(&pipeline),
+            Err(all) => all.iter().map(|one| format!("{one}\n\n")).collect(),
+        };
+        let beside = path.with_extension("expected");
+        let expected = fs::read_to_string(&beside).unwrap_or_default();
+        if found != expected && std::env::var_os("UPDATE_EXPECT").is_some() {
+            fs::write(&beside, &found).unwrap();
+        } else if found != expected {
+            wrong.push(format!("==== {name}: expected\n{expected}\n==== found\n{found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn overrides(bytes: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(bytes);
+    let Some(line) = text.lines().next().and_then(|line| line.strip_prefix("# set: ")) else { return Vec::new() };
+    line.split("  ").map(|one| one.split_once('=').unwrap()).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+}
+
+/// A pipeline in a few lines for people.
+fn summary(pipeline: &Pipeline) -> String {
+    let mut out = format!("{} {:?}\n", pipeline.name, pipeline.params);
+    for stage in &pipeline.stages {
+        let _ = write!(out, "{}: {} {}", stage.name, stage.kind, stage.bound.settings);
+        for (port, input) in &stage.inputs {
+            let _ = match input {
+                InputRef::Stage { stage, port: from } => {
+                    write!(out, "\n    {port} <- {}.{from}", pipeline.stages[*stage].name)
+                }
+                InputRef::Model { reference, .. } => write!(out, "\n    {port} <- {reference}"),
+            };
+        }
+        for (port, output) in &stage.outputs {
+            let _ = match output {
+                Output::Rows(schema) => write!(out, "\n    -> {port}: {}", schema.names()),
+                Output::Model(info) => write!(out, "\n    -> {port}: {} {}", info.family, info.identity.short()),
+            };
+        }
+        for need in &stage.needs {
+            let _ = write!(out, "\n    after {}", pipeline.stages[*need].name);
+        }
+        let options = (stage.keep, stage.cache, stage.device);
+        if options != (false, true, None) {
+            let _ = write!(out, "\n    keep {}, cache {}, device {:?}", options.0, options.1, options.2);
+        }
+        out.push('\n');
+    }
+    for gate in &pipeline.gates {
+        let _ = writeln!(out, "gate {}: {} {:?}..{:?}", gate.name, gate.metric, gate.min, gate.max);
+    }
+    for name in &pipeline.skipped {
+        let _ = writeln!(out, "skipped {name}");
+    }
+    out
+}
+
+#[test]
+fn valid_pipelines_become_what_their_authors_meant() {
+    check("valid", true);
+}
+
+#[test]
+fn mistakes_are_reported_where_they_are() {
+    check("invalid", false);
+}
