@@ -3,6 +3,7 @@
 mod dataset;
 mod decode;
 mod error;
+pub mod fetch;
 mod preprocess;
 mod resize;
 mod text;

@@ -23,6 +23,7 @@ use runner_contract::{
 
 pub use catalog::{Catalog, Known};
 pub use idx::{Idx, read_idx};
+pub(crate) use idx::{gunzip, is_gzip};
 use layout::Layout;
 
 use crate::DataError;
