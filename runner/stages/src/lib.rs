@@ -24,6 +24,7 @@ kinds! {
     split,
     rerank,
     captions,
+    train,
 }
 
 use runner_contract::{Batch, Inputs, Problem, StageError};

@@ -18,7 +18,7 @@ use plotters::{
 use runner_contract::{ImageRef, StageError};
 
 pub(crate) use confusion::Confusion;
-pub(crate) use curves::{Chart, Series};
+pub(crate) use curves::{Chart, Series, thinned};
 pub(crate) use grid::{Grid, Tile};
 
 /// A drawing surface of any backend.

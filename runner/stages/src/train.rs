@@ -1,0 +1,252 @@
+//! `train`: a model from pictures and captions.
+
+mod examples;
+mod history;
+mod settings;
+mod validation;
+
+use std::collections::BTreeMap;
+
+use runner_contract::{
+    ColumnType, Digest, Input, Job, JobContext, KindInfo, Modality, ModelInfo, Need, Outcome, OutputPort, PortKind,
+    Problem, Random, Shape, Stage, StageError,
+};
+use runner_data::ClipTokenizer;
+use runner_models::{
+    safetensors::Dtype,
+    train::{ClipTrainer, TrainBatch},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Binding, Defined, Definition, Services,
+    codec::{Reader, Writer},
+    definition::{input, optional},
+};
+use examples::{Batches, Columns, Examples};
+use history::History;
+use settings::{Precision, Settings};
+use validation::Validation;
+
+struct Train;
+
+pub(crate) fn kind(_: &Services) -> Defined<impl Definition> {
+    Defined::new(Train)
+}
+
+impl Definition for Train {
+    type Settings = Settings;
+
+    fn info(&self) -> KindInfo {
+        KindInfo {
+            name: "train",
+            version: 1,
+            summary: "a CLIP model from pictures and captions",
+            shape: Shape::Job,
+            inputs: const {
+                &[
+                    input(
+                        "train",
+                        PortKind::Rows,
+                        "rows with a picture and `captions` (`claims` and `facts` where known)",
+                    ),
+                    optional("validation", PortKind::Rows, "rows that are not trained on, for the validation accuracy"),
+                    optional("classes", PortKind::Whole, "class names, for zero-shot validation by `label`"),
+                ]
+            },
+            outputs: const {
+                &[OutputPort {
+                    name: "model",
+                    kind: PortKind::Model,
+                    summary: "the trained model, one safetensors file",
+                }]
+            },
+            expensive: true,
+            device: true,
+            settings: Value::Null,
+        }
+    }
+
+    fn bind(&self, settings: &Settings, binding: &mut Binding<'_>) {
+        settings.check(binding);
+        bind_rows(settings, "train", binding);
+        if binding.has("validation") {
+            if binding.has("classes") {
+                binding.column("validation", "label", "label", |kind| *kind == ColumnType::Label);
+                binding.column("classes", "label", "label", |kind| *kind == ColumnType::Label);
+                binding.column("classes", "name", "text", |kind| *kind == ColumnType::Text);
+                bind_image(settings, "validation", binding);
+            } else {
+                bind_rows(settings, "validation", binding);
+            }
+        } else if binding.has("classes") {
+            binding.problem(
+                Problem::input("classes", "class names without rows to validate on")
+                    .hint("connect `validation` too, for instance `split.validation`"),
+            );
+        }
+        let encodes = vec![Modality::Image, Modality::Text];
+        let dim = Some(settings.architecture.dim);
+        // What stands for the identity until it is known: the language and the engine fill in their own.
+        let identity = Digest::of(b"train");
+        binding.gives_model("model", ModelInfo { identity, family: "clip".into(), encodes, dim });
+    }
+
+    fn open(&self, settings: Settings, inputs: &BTreeMap<String, Input>) -> Result<Stage, StageError> {
+        let Some(Input::Rows(schema)) = inputs.get("train") else {
+            return Err(StageError::new("`train` needs rows to train on"));
+        };
+        let columns = Columns::of(&settings, schema);
+        let validation = match inputs.get("validation") {
+            Some(Input::Rows(schema)) => Some(Columns::of(&settings, schema)),
+            _ => None,
+        };
+        let zero_shot = inputs.contains_key("classes");
+        Ok(Stage::Job(Box::new(Training { settings, columns, validation, zero_shot })))
+    }
+}
+
+fn bind_image(settings: &Settings, port: &str, binding: &mut Binding<'_>) {
+    if binding.column(port, &settings.image, "images", |kind| *kind == ColumnType::Image).is_some() {
+        binding.reads(port, Need::pixels(&settings.image));
+    }
+}
+
+fn bind_rows(settings: &Settings, port: &str, binding: &mut Binding<'_>) {
+    bind_image(settings, port, binding);
+    let captions = |kind: &ColumnType| matches!(kind, ColumnType::Text | ColumnType::Texts);
+    binding.column(port, &settings.captions, "text or texts", captions);
+    let Some(schema) = binding.schema(port) else { return };
+    for need in Columns::of(settings, schema).needs() {
+        binding.reads(port, need);
+    }
+}
+
+struct Training {
+    settings: Settings,
+    columns: Columns,
+    validation: Option<Columns>,
+    zero_shot: bool,
+}
+
+/// Where training is.
+struct State {
+    trainer: ClipTrainer,
+    history: History,
+}
+
+impl Job for Training {
+    fn run(&self, context: &JobContext<'_>) -> Result<Outcome, StageError> {
+        let examples = Examples::read(context, "train", &self.columns)?;
+        let validation = match &self.validation {
+            None => None,
+            Some(_) if self.zero_shot => Some(Validation::zero_shot(context, &self.settings)?),
+            Some(columns) => Some(Validation::captions(context, columns, self.settings.seed)?),
+        };
+        let batch = self.settings.batch.min(examples.len());
+        let per_epoch = (examples.len() / batch) as u64;
+        let steps = self.settings.epochs * per_epoch;
+        let tokenizer = self.settings.tokenizer(&examples)?;
+        let batches = Batches::new(&self.settings, &examples, &tokenizer, context.base.threads)?;
+        let mut state = self.start(context, tokenizer, steps)?;
+        let mut order = (u64::MAX, Vec::new());
+        while state.history.steps() < steps {
+            context.base.check()?;
+            let step = state.history.steps();
+            let (epoch, place) = (step / per_epoch, (step % per_epoch) as usize);
+            if order.0 != epoch {
+                order = (epoch, shuffled(examples.len(), self.settings.seed, epoch));
+            }
+            let rows = order.1.get(place * batch..(place + 1) * batch).unwrap_or_default();
+            let made = batches.make(rows, epoch)?;
+            let (pixels, texts) = (&made.pixels, &made.texts);
+            let stats = state
+                .trainer
+                .step(&TrainBatch { pixels, texts, true_pairs: made.true_pairs.as_deref() })
+                .map_err(crate::stage_error)?;
+            if !stats.loss.is_finite() {
+                return Err(StageError::new(format!(
+                    "the loss is {} at step {}; a lower `learning_rate` or a longer `warmup` may help",
+                    stats.loss, stats.step
+                )));
+            }
+            state.history.push(&stats);
+            context.progress.metric("loss", stats.step, f64::from(stats.loss));
+            context.progress.metric("logit_scale", stats.step, f64::from(stats.logit_scale));
+            let last = stats.step == steps;
+            if let Some(validation) = &validation
+                && (last || stats.step % self.settings.validate_every.unwrap_or(per_epoch) == 0)
+            {
+                let clip = state.trainer.clip().map_err(crate::stage_error)?;
+                let accuracy = validation.accuracy(&clip, context.base.threads)?;
+                state.history.validate(stats.step, accuracy);
+                context.progress.metric(validation.metric(), stats.step, accuracy);
+            }
+            context.progress.step(stats.step, steps, &state.history.note(validation.as_ref()));
+            if stats.step % self.settings.checkpoint_every == 0 && !last {
+                context.checkpoint.save(state.write())?;
+            }
+        }
+        self.outcome(&state, examples.len(), validation.as_ref())
+    }
+}
+
+impl Training {
+    /// From the checkpoint, or from the beginning.
+    fn start(&self, context: &JobContext<'_>, tokenizer: ClipTokenizer, steps: u64) -> Result<State, StageError> {
+        if let Some(bytes) = context.checkpoint.load()? {
+            return State::read(&bytes, context.base.threads);
+        }
+        let setup = self.settings.setup(tokenizer, steps);
+        let trainer = ClipTrainer::new(setup, context.base.threads).map_err(crate::stage_error)?;
+        Ok(State { trainer, history: History::default() })
+    }
+
+    fn outcome(&self, state: &State, rows: usize, validation: Option<&Validation>) -> Result<Outcome, StageError> {
+        let precision = match self.settings.precision {
+            Precision::F16 => Dtype::F16,
+            Precision::F32 => Dtype::F32,
+        };
+        let mut metrics = state.history.metrics(validation);
+        metrics.insert("rows".into(), rows as f64);
+        let card = json!({
+            "version": 1,
+            "trained_on": {"rows": rows, "steps": state.history.steps()},
+            "settings": self.settings,
+            "figures": metrics,
+            "held_out_templates": crate::HELD_OUT_TEMPLATES,
+        });
+        let model = state.trainer.export(precision, Some(card.to_string()));
+        metrics.insert("bytes".into(), model.len() as f64);
+        Ok(Outcome {
+            models: BTreeMap::from([("model".to_owned(), model)]),
+            metrics,
+            files: state.history.files(validation)?,
+            ..Outcome::default()
+        })
+    }
+}
+
+impl State {
+    fn write(&self) -> Vec<u8> {
+        let mut writer = Writer::new(1);
+        self.history.write(&mut writer);
+        writer.bytes(&self.trainer.save());
+        writer.finish()
+    }
+
+    fn read(bytes: &[u8], threads: usize) -> Result<Self, StageError> {
+        let mut reader = Reader::new(bytes, 1, "the training checkpoint")?;
+        let history = History::read(&mut reader)?;
+        let trainer = ClipTrainer::load(reader.bytes()?.to_vec(), threads).map_err(crate::stage_error)?;
+        reader.finish()?;
+        Ok(Self { trainer, history })
+    }
+}
+
+/// The order of the rows in an epoch.
+fn shuffled(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut order: Vec<_> = (0..n).collect();
+    Random::new(seed, "train/order", &epoch.to_string()).shuffle(&mut order);
+    order
+}
