@@ -99,15 +99,16 @@ impl<'a> Binder<'a> {
                 let mut own = Report::default();
                 let instance = self.instance(index, stage, coordinates, &mut own);
                 self.params.report_late(report);
+                let name = instance_name(stage.name, &self.matrices.names(index, coordinates));
                 if let Instance::Skipped = instance {
-                    self.skipped.push(instance_name(stage.name, &self.matrices.names(index, coordinates)));
+                    self.skipped.push(name.clone());
                 }
-                found.push((self.matrices.names(index, coordinates), own.into_mistakes()));
+                found.push(Found { name, mistakes: own.into_mistakes() });
                 if let Some(slot) = self.instances.get_mut(index) {
                     slot.push(instance);
                 }
             }
-            merge(stage, found, report);
+            merge(found, report);
         }
     }
 
@@ -194,15 +195,14 @@ impl<'a> Binder<'a> {
         };
         let before = report.len();
         let (node, quality) = template::substitute(node, scope, report);
-        let node = node?;
+        let node = node.filter(|node| matches!(node.data, Data::Map(_)))?;
         let kind = stage.kind?;
         let info = kind.info();
         let owner = format!("of kind `{}`", info.name);
         let subject = Subject { key: "setting", owner: &owner, language: false, partial: quality == Quality::Poisoned };
         let name = format!("kind `{}`", info.name);
         Check { root: &info.settings, subject, report }.value(&node, &info.settings, &name, empty.span);
-        (report.len() == before && quality == Quality::Whole && matches!(node.data, Data::Map(_)))
-            .then(|| node.to_json())
+        (report.len() == before && quality == Quality::Whole).then(|| node.to_json())
     }
 
     /// Finds what an input port receives.
@@ -449,18 +449,24 @@ fn problem_mistake(problem: Problem, stage: &Declared<'_>) -> Mistake {
     Mistake::at(stage.place(&problem.path), problem.message).maybe_hint(problem.hint)
 }
 
+/// What is wrong with one instance.
+struct Found {
+    name: String,
+    mistakes: Vec<Mistake>,
+}
+
 /// Reports the mistakes of a stage's instances: what all have once, what some have with the name of the first.
-fn merge(stage: &Declared<'_>, found: Vec<(Vec<(String, String)>, Vec<Mistake>)>, report: &mut Report) {
+fn merge(found: Vec<Found>, report: &mut Report) {
     let total = found.len();
     let mut counts: HashMap<Mistake, usize> = HashMap::new();
-    for mistake in found.iter().flat_map(|(_, mistakes)| mistakes) {
+    for mistake in found.iter().flat_map(|found| &found.mistakes) {
         *counts.entry(mistake.clone()).or_default() += 1;
     }
-    for (coordinates, mistakes) in found {
+    for Found { name, mistakes } in found {
         for mut mistake in mistakes {
             if let Some(count) = counts.remove(&mistake) {
                 if count < total {
-                    mistake.message = format!("{} (in `{}`)", mistake.message, instance_name(stage.name, &coordinates));
+                    mistake.message = format!("{} (in `{}`)", mistake.message, name);
                 }
                 report.add(mistake);
             }

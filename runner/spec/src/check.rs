@@ -93,7 +93,7 @@ impl Check<'_> {
 
     fn allows_expression(&self, schema: &Map<String, Value>, depth: usize) -> bool {
         let branches = ["anyOf", "oneOf"].into_iter().filter_map(|keyword| schema.get(keyword)?.as_array()).flatten();
-        schema.get("pattern").and_then(Value::as_str) == Some(EXPRESSION_PATTERN)
+        is_expression(schema)
             || depth < 8
                 && branches
                     .filter_map(|branch| resolve(self.root, branch).as_object())
@@ -257,13 +257,15 @@ impl Check<'_> {
         let properties = schema.get("properties").and_then(Value::as_object);
         let others = schema.get("additionalProperties");
         let names = schema.get("propertyNames").and_then(|names| names.get("pattern")).and_then(Value::as_str);
+        // A misspelt key is not also called missing.
+        let mut meant = Vec::new();
         for Entry { key, span, value } in entries {
             if names == Some(NAME_PATTERN) && !is_name(key) {
                 self.report.add(not_a_name(*span, key));
             } else if let Some(schema) = properties.and_then(|properties| properties.get(key)) {
                 self.descend(value, schema, key, *span, depth + 1);
             } else if others == Some(&Value::Bool(false)) {
-                self.unknown_key(key, *span, properties);
+                meant.extend(self.unknown_key(key, *span, properties));
             } else if let Some(schema) = others {
                 self.descend(value, schema, key, *span, depth + 1);
             }
@@ -274,7 +276,7 @@ impl Check<'_> {
         }
         let required = schema.get("required").and_then(Value::as_array).filter(|_| !self.subject.partial);
         for key in required.into_iter().flatten().filter_map(Value::as_str) {
-            if !entries.iter().any(|entry| entry.key == key) {
+            if !meant.contains(&key) && !entries.iter().any(|entry| entry.key == key) {
                 let summary = properties.and_then(|all| all.get(key)?.get("description")?.as_str());
                 let mistake = Mistake::at(place, format!("{} needs the {} `{key}`", quoted(name), self.subject.key));
                 self.report.add(mistake.maybe_hint(summary.map(|summary| format!("add `{key}:` ({})", line(summary)))));
@@ -282,20 +284,30 @@ impl Check<'_> {
         }
     }
 
-    fn unknown_key(&mut self, key: &str, span: Span, properties: Option<&Map<String, Value>>) {
+    /// Reports a key that there is not, and gives the one that was probably meant.
+    fn unknown_key<'k>(
+        &mut self,
+        key: &str,
+        span: Span,
+        properties: Option<&'k Map<String, Value>>,
+    ) -> Option<&'k str> {
         let Subject { key: word, owner, language, .. } = self.subject;
         if language && RESERVED.contains(&key) {
             let mistake = Mistake::at(span, format!("`{key}` is not supported yet"));
-            return self.report.add(mistake.hint("remove it"));
+            self.report.add(mistake.hint("remove it"));
+            return None;
         }
         let owner = if owner.is_empty() { String::new() } else { format!(" {owner}") };
         let mistake = Mistake::at(span, format!("unknown {word} `{key}`{owner}"));
         let known = || properties.into_iter().flat_map(Map::keys).map(String::as_str);
-        let hint = self.report.suggest(key, known()).unwrap_or_else(|| match known().collect::<Vec<_>>() {
-            known if known.is_empty() => format!("there are no {word}s here"),
-            known => format!("the {word}s are {}", known.join(", ")),
-        });
+        let meant = self.report.nearest(key, known());
+        let hint = match (meant, known().collect::<Vec<_>>()) {
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, known) if known.is_empty() => format!("there are no {word}s here"),
+            (None, known) => format!("the {word}s are {}", known.join(", ")),
+        };
         self.report.add(mistake.hint(hint));
+        meant
     }
 }
 
@@ -322,6 +334,11 @@ fn line(text: &str) -> &str {
 /// A scalar as people write it.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether a schema is that of text with an expression in it.
+fn is_expression(schema: &Map<String, Value>) -> bool {
+    schema.get("pattern").and_then(Value::as_str) == Some(EXPRESSION_PATTERN)
 }
 
 /// What a value is, with the value itself where it is short.
@@ -388,7 +405,7 @@ fn fits(node: &Node, schema: &Map<String, Value>) -> bool {
         Data::Null => name == "null",
         Data::Boolean(_) => name == "boolean",
         Data::Number(number) => name == "number" || name == "integer" && !number.is_f64(),
-        Data::Text(_) => name == "string",
+        Data::Text(text) => name == "string" && (is_template(text) || !is_expression(schema)),
         Data::List(_) => name == "array",
         Data::Map(_) => name == "object",
     };

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use runner_contract::{InputPort, Kind, PortKind, Registry};
 
 use crate::{
-    check::not_a_name,
     expression::is_name,
     reference::Reference,
     report::{Mistake, Report, Span},
@@ -316,12 +315,13 @@ impl<'a> Linker<'_, 'a, '_> {
     /// The stage that a reference names, and what stands behind it.
     fn link(&mut self, text: &'a str, span: Span) -> Option<(Link<'a>, Option<&'a str>)> {
         let Some(Reference { stage, pins, rest }) = Reference::parse(text) else {
-            let mistake = if is_name(text) || text.is_empty() {
-                not_a_name(span, text)
+            let message = if text.is_empty() {
+                "an empty reference".to_owned()
             } else {
-                Mistake::at(span, format!("`{text}` does not refer to a stage"))
+                format!("`{text}` does not refer to a stage")
             };
-            self.report.add(mistake.hint("write `STAGE`, `STAGE.OUTPUT` or `STAGE[KEY=VALUE].OUTPUT`"));
+            self.report
+                .add(Mistake::at(span, message).hint("write `STAGE`, `STAGE.OUTPUT` or `STAGE[KEY=VALUE].OUTPUT`"));
             return None;
         };
         if let Some(&stage) = self.names.get(stage) {

@@ -83,7 +83,7 @@ impl<'a> Matrices<'a> {
             let Some(stage) = stages.get(index) else { continue };
             let own = own.get(index).map(Vec::as_slice).unwrap_or_default();
             all.broken[index] = rank >= order.sorted;
-            all.gather(stage, index, own, shared, report);
+            all.gather(stages, index, own, shared, report);
             total += all.count(index, stage, report);
             if total > MAX_TOTAL {
                 report.add(
@@ -105,7 +105,8 @@ impl<'a> Matrices<'a> {
     }
 
     /// The axes of a stage, from all that it has to do with.
-    fn gather(&mut self, stage: &Declared<'a>, index: usize, own: &[usize], shared: usize, report: &mut Report) {
+    fn gather(&mut self, stages: &[Declared<'a>], index: usize, own: &[usize], shared: usize, report: &mut Report) {
+        let Some(stage) = stages.get(index) else { return };
         let mut found: Vec<(usize, Span)> = own.iter().map(|&axis| (axis, self.axes[axis].span)).collect();
         for link in stage.reads() {
             self.broken[index] |=
@@ -138,8 +139,7 @@ impl<'a> Matrices<'a> {
             if let Some(&(other, _)) = found[..i].iter().find(|(other, _)| self.axes[*other].key == key) {
                 self.broken[index] = true;
                 let from = |axis: usize| match self.axes[axis].owner {
-                    Some(owner) if owner == index => "itself".to_owned(),
-                    Some(_) => "a stage that it reads".to_owned(),
+                    Some(owner) => format!("stage `{}`", stages.get(owner).map_or("", |stage| stage.name)),
                     None => "the pipeline".to_owned(),
                 };
                 let message = format!(
@@ -266,15 +266,23 @@ fn declare<'a>(
         }
         let before = report.len();
         let (node, quality) = template::substitute(&entry.value, &scope, report);
+        // What stands in the file itself was checked with its shape; what an expression put there was not.
+        let mut refuse = |written: &Node, mistake: Mistake| {
+            if written.text().is_some_and(is_template) {
+                report.add(mistake);
+            }
+        };
         let mut values = Vec::new();
         match node.as_ref().map(|node| &node.data) {
             Some(Data::List(items)) => {
-                for item in items {
+                for (i, item) in items.iter().enumerate() {
                     let value = item.to_json();
+                    let written = if let Data::List(items) = &entry.value.data { items.get(i) } else { None };
                     match &value {
                         Value::String(text) => values.push((text.clone(), value, item.span)),
                         Value::Number(_) | Value::Bool(_) => values.push((value.to_string(), value, item.span)),
-                        _ => report.add(
+                        _ => refuse(
+                            written.unwrap_or(&entry.value),
                             Mistake::at(item.span, format!("{} has no name in `[{}=…]`", item.noun(), entry.key))
                                 .hint("name the values: `KEY: {name: value, …}`"),
                         ),
@@ -284,14 +292,16 @@ fn declare<'a>(
             Some(Data::Map(entries)) => {
                 values.extend(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json(), entry.span)));
             }
-            Some(_) => report.add(
+            Some(_) => refuse(
+                &entry.value,
                 Mistake::at(entry.value.span, format!("the matrix key `{}` needs a list of values", entry.key))
                     .hint("write `[one, two]`, or a parameter of type `list`"),
             ),
             None => {}
         }
-        if values.is_empty() && report.len() == before && quality == template::Quality::Whole {
-            report.add(Mistake::at(entry.value.span, format!("the matrix key `{}` has no values", entry.key)));
+        if values.is_empty() && quality == template::Quality::Whole {
+            let message = format!("the matrix key `{}` has no values", entry.key);
+            refuse(&entry.value, Mistake::at(entry.value.span, message));
         }
         let mut seen = HashSet::new();
         for (name, _, span) in &values {
@@ -304,7 +314,7 @@ fn declare<'a>(
                 report.add(Mistake::at(*span, format!("the value `{name}` twice in one matrix key")));
             }
         }
-        let good = report.len() == before && quality == template::Quality::Whole;
+        let good = report.len() == before && quality == template::Quality::Whole && !values.is_empty();
         let values = if good { values.into_iter().map(|(name, value, _)| (name, value)).collect() } else { Vec::new() };
         // A key whose values are wrong is not also called unused.
         axes.push(Axis { key: &entry.key, span: entry.span, owner, used: !good, values });

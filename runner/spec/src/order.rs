@@ -93,7 +93,7 @@ fn circles(
         let message = if length == 2 {
             format!("stage `{}` waits for itself", name(at))
         } else {
-            format!("stages wait for each other in a circle: {}", shown.join(" reads "))
+            format!("stages wait for each other in a circle: {}", shown.join(" → "))
         };
         let Some(first) = circle.first() else { continue };
         report.add(Mistake::at(first.span, message).hint("one of them must read something else"));

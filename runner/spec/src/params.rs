@@ -201,8 +201,8 @@ fn typed(kind: &str, text: &str, values: &[Value]) -> Result<Value, Fault> {
         }
         "boolean" => text.trim().parse::<bool>().map(Value::Bool).map_err(|_| expected("`true` or `false`")),
         "choice" => {
-            let found =
-                values.iter().find(|value| value.as_str().map_or_else(|| value.to_string() == text, |v| v == text));
+            let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let found = values.iter().find(|value| shown(value) == text);
             found.cloned().ok_or_else(|| {
                 let fault = expected(&format!("one of {}", listed(values)));
                 match Report::default().suggest(text, values.iter().filter_map(Value::as_str)) {

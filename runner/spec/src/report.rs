@@ -99,7 +99,12 @@ impl Report {
 
     /// `did you mean `x`?` for the candidate nearest to a word, if one is near.
     pub(crate) fn suggest<'a>(&mut self, word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
-        nearest(word, candidates, &mut self.comparisons).map(|name| format!("did you mean `{name}`?"))
+        self.nearest(word, candidates).map(|name| format!("did you mean `{name}`?"))
+    }
+
+    /// The candidate nearest to a word, if one is near.
+    pub(crate) fn nearest<'a>(&mut self, word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+        nearest(word, candidates, &mut self.comparisons)
     }
 
     /// The diagnostics in the order of the file, overrides first.
@@ -136,7 +141,7 @@ fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>, compar
     if length > 64 {
         return None;
     }
-    let allowed = if length < 3 { 1 } else { 2 + usize::from(length > 8) };
+    let allowed = 1 + usize::from(length > 3) + usize::from(length > 8);
     let mut best = None;
     for candidate in candidates {
         if candidate.len().abs_diff(word.len()) > 2 * allowed {
@@ -147,7 +152,7 @@ fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>, compar
             break;
         }
         let distance = strsim::osa_distance(&word.to_lowercase(), &candidate.to_lowercase());
-        if distance <= allowed && distance < length.max(2) && best.is_none_or(|(least, _)| distance < least) {
+        if distance <= allowed && distance < length && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));
         }
     }

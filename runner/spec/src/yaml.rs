@@ -122,6 +122,12 @@ pub(crate) fn parse(text: &str) -> Result<Node, Vec<Mistake>> {
         let message = format!("the file has {} bytes, more than the {MAX_BYTES} that a pipeline may have", text.len());
         return Err(vec![Mistake::at(Span::default(), message)]);
     }
+    if let Some((at, c)) = text.chars().enumerate().find(|(_, c)| c.is_control() && !"\t\n\r\u{85}".contains(*c)) {
+        let message = format!("the control character U+{:04X}, which YAML text cannot hold", u32::from(c));
+        return Err(vec![
+            Mistake::at(Span::of(at, at + 1), message).hint("write it as an escape in double quotes: `\\x1b`"),
+        ]);
+    }
     let mut builder = Builder::default();
     let mut node = builder.document(text).map_err(|mistake| vec![mistake])?;
     if !builder.mistakes.is_empty() {
@@ -255,7 +261,12 @@ impl Open {
         match &mut self.node.data {
             Data::List(items) => items.push(child),
             Data::Map(entries) => match self.key.take() {
-                Some((key, span)) => entries.push(Entry { key, span, value: child }),
+                Some((key, span)) => {
+                    // A value that is not written has no place of its own.
+                    let written = child.span.start < child.span.end || child.text() != Some("");
+                    let value = if written { child } else { Node { span, ..child } };
+                    entries.push(Entry { key, span, value });
+                }
                 None => {
                     let span = child.span;
                     let Data::Text(key) = child.data else {
