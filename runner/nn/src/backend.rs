@@ -184,14 +184,14 @@ pub trait Backend: Sized {
     /// `text → image`. `image` and `text` are `[n, width]`, normalised, row i of one belongs to row i of the other;
     /// `log_scale` is the `[1, 1]` logarithm of the factor on the similarities.
     ///
-    /// Two rows of equal `groups` mean the same thing: such a pair off the diagonal is no negative and is left out of
-    /// both softmaxes. Without `groups` all n² − n other pairs are negatives.
+    /// `true_pairs`, `[n, n]` images by texts, says which texts are true of which images: off the diagonal such a pair is
+    /// no negative and is left out of both softmaxes. Without it all n² − n other pairs are negatives.
     fn contrastive_loss(
         &self,
         image: &Self::Tensor,
         text: &Self::Tensor,
         log_scale: &Self::Param,
-        groups: Option<&[u32]>,
+        true_pairs: Option<&[bool]>,
     ) -> Result<Self::Tensor, Error>;
 
     /// A stack of pre-norm blocks; `activation` is that of the feed-forward parts.

@@ -15,7 +15,7 @@ mod stack;
 #[cfg(feature = "cuda")]
 pub use autograd::Cuda;
 pub use autograd::{
-    Cpu, Dfdx, Host, Matrix, Operations, Parameter, ParameterInfo, Record, Recorded, Session, Step, Unrecorded,
+    Cpu, Dfdx, Host, Matrix, Operations, Parameter, ParameterInfo, Record, Recorded, Session, Step, Stock, Unrecorded,
 };
 pub use backend::{Activation, Attention, Backend, Block, Epilogue, LayerNorm, Linear, Patches};
 pub use error::Error;

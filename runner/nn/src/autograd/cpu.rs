@@ -361,7 +361,7 @@ impl Operations for Cpu {
         image: &Matrix<Device>,
         text: &Matrix<Device>,
         log_scale: &Parameter<Self>,
-        groups: Option<&[u32]>,
+        true_pairs: Option<&[bool]>,
     ) -> Result<Matrix<Device>, Error> {
         let workers = &self.workers;
         let isa = workers.isa();
@@ -371,7 +371,7 @@ impl Operations for Cpu {
         let mut scratch = workers.buffer(kernels::contrastive_scratch(n));
         let scale = values(log_scale)[0];
         let (images, texts) = (self.copy(image), self.copy(text));
-        let found = kernels::contrastive(isa, &images, &texts, n, scale, groups, gradients, &mut scratch);
+        let found = kernels::contrastive(isa, &images, &texts, n, scale, true_pairs, gradients, &mut scratch);
         let (image, text, log_scale) = (slot(image), slot(text), log_scale.clone());
         self.record(tape, 1, vec![found.loss], move |dy, tensors| {
             let factor = dy[0];

@@ -4,7 +4,7 @@ mod cpu;
 mod cpu_stack;
 mod operations;
 mod session;
-//mod stock;
+mod stock;
 
 use std::{fmt::Display, sync::Arc};
 
@@ -12,7 +12,7 @@ pub use cpu::{Cpu, Host};
 use dfdx::prelude::{NoneTape, Tape, Tensor};
 pub use operations::Operations;
 pub use session::{ParameterInfo, Recorded, Session, Step};
-//pub use stock::Stock;
+pub use stock::Stock;
 
 use crate::{Activation, Attention, Backend, Block, Epilogue, Error, LayerNorm, Patches, error::check};
 
@@ -92,12 +92,12 @@ impl<O: Operations> Record<O> for Unrecorded {
 
 impl<O: Operations> Dfdx<O> {
     /// A backend for inference with at most `threads` threads.
-    pub fn new(threads: usize) -> Result<Self, Error> {
+    pub fn inference(threads: usize) -> Result<Self, Error> {
         Ok(Self { operations: O::new(threads)?, record: Unrecorded })
     }
 
-    /// A backend for inference over operations that were made otherwise.
-    pub fn over(operations: O) -> Self {
+    /// As [`Dfdx::inference`], over operations that were made otherwise.
+    pub fn inference_over(operations: O) -> Self {
         Self { operations, record: Unrecorded }
     }
 }
@@ -243,14 +243,14 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
         image: &Self::Tensor,
         text: &Self::Tensor,
         log_scale: &Parameter<O>,
-        groups: Option<&[u32]>,
+        true_pairs: Option<&[bool]>,
     ) -> Result<Self::Tensor, Error> {
         let (n, width) = self.shape(image);
         check("contrastive loss", "rows of the text embeddings", self.shape(text).0, n)?;
         check("contrastive loss", "width of the text embeddings", self.shape(text).1, width)?;
-        check("contrastive loss", "number of groups", groups.map_or(n, <[u32]>::len), n)?;
+        check("contrastive loss", "number of pairs", true_pairs.map_or(n * n, <[bool]>::len), n * n)?;
         log_scale.check_row("contrastive loss", 1)?;
-        self.record.with(|tape| self.operations.contrastive_loss(tape, image, text, log_scale, groups))
+        self.record.with(|tape| self.operations.contrastive_loss(tape, image, text, log_scale, true_pairs))
     }
 
     fn transformer(

@@ -103,7 +103,7 @@ pub trait Operations: Sized + 'static {
         image: &Matrix<Self::Device>,
         text: &Matrix<Self::Device>,
         log_scale: &Parameter<Self>,
-        groups: Option<&[u32]>,
+        true_pairs: Option<&[bool]>,
     ) -> Result<Matrix<Self::Device>, Error>;
 
     /// [`Backend::transformer`] as one operation, where the device can.

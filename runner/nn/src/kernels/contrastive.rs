@@ -23,7 +23,7 @@ pub(crate) fn contrastive_scratch(n: usize) -> usize {
 
 /// The loss of `n` pairs of `[n, width]` embeddings; the gradients of `image` and `text` are *set*.
 ///
-/// Off the diagonal, pairs of equal `groups` are left out of both softmaxes.
+/// Off the diagonal, the `true_pairs`, `[n, n]` images by texts, are left out of both softmaxes.
 #[expect(clippy::too_many_arguments, reason = "one argument for each operand")]
 pub(crate) fn contrastive(
     isa: Isa,
@@ -31,7 +31,7 @@ pub(crate) fn contrastive(
     text: &[f32],
     n: usize,
     log_scale: f32,
-    groups: Option<&[u32]>,
+    true_pairs: Option<&[bool]>,
     gradients: Option<(&mut [f32], &mut [f32])>,
     scratch: &mut [f32],
 ) -> Contrastive {
@@ -42,10 +42,11 @@ pub(crate) fn contrastive(
     product(View::new(image, width), View::new(text, width).transposed(), by_image, false);
     product(View::new(text, width), View::new(image, width).transposed(), by_text, false);
     let mut loss = 0.0;
-    for logits in [&mut *by_image, &mut *by_text] {
+    for (logits, place) in [(&mut *by_image, [n, 1]), (&mut *by_text, [1, n])] {
         for (row, logits) in logits.chunks_exact_mut(n.max(1)).enumerate() {
-            let left_out =
-                |column: usize| column != row && groups.is_some_and(|groups| groups.get(row) == groups.get(column));
+            let left_out = |column: usize| {
+                column != row && true_pairs.is_some_and(|pairs| pairs[row * place[0] + column * place[1]])
+            };
             for (column, logit) in logits.iter_mut().enumerate() {
                 *logit = if left_out(column) { f32::NEG_INFINITY } else { *logit * scale };
             }
