@@ -25,6 +25,8 @@ kinds! {
     rerank,
     captions,
     train,
+    #[cfg(test)]
+    brightness,
 }
 
 use runner_contract::{Batch, Inputs, Problem, StageError};

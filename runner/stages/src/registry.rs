@@ -86,3 +86,79 @@ impl Registry for BuiltinRegistry {
         self.kinds.iter().map(AsRef::as_ref).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use runner_contract::{Batch, ColumnData, ImageForm, ImageRef, ImagesBuilder};
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::apply;
+
+    #[test]
+    fn kinds_are_found_by_name_and_listed_once() {
+        let registry = registry(&Services::new("."));
+        let names: Vec<_> = registry.kinds().iter().map(|kind| kind.info().name).collect();
+        assert_eq!(
+            names,
+            [
+                "dataset",
+                "texts",
+                "prompts",
+                "encode",
+                "pool",
+                "score",
+                "metrics",
+                "filter",
+                "split",
+                "rerank",
+                "captions",
+                "train",
+                "brightness"
+            ]
+        );
+        assert!(names.iter().all(|name| registry.kind(name).is_some_and(|kind| kind.info().name == *name)));
+        assert!(registry.kind("encoed").is_none());
+    }
+
+    #[test]
+    fn every_setting_is_explained() {
+        for kind in registry(&Services::new(".")).kinds() {
+            let info = kind.info();
+            let properties = info.settings["properties"].as_object().cloned().unwrap_or_default();
+            for (name, property) in properties {
+                assert!(property.get("description").is_some(), "{}: `{name}` has no description", info.name);
+            }
+            assert_eq!(info.settings["additionalProperties"], false, "{}", info.name);
+        }
+    }
+
+    #[test]
+    fn the_page_on_adding_a_kind_is_true() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let read = |path: &str| fs::read_to_string(root.join(path)).unwrap().replace("\r\n", "\n");
+        let (page, file) = (read("../../docs/adding-a-stage-kind.md"), read("src/brightness.rs"));
+        assert!(page.contains(&format!("```rust\n{file}```\n")), "the page shows another file than src/brightness.rs");
+
+        // One file and one line: nothing else of the crate names it, this test aside.
+        let mut lines = Vec::new();
+        for entry in fs::read_dir(root.join("src")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_file() && !["brightness.rs", "registry.rs"].contains(&name.as_str()) {
+                let text = fs::read_to_string(&path).unwrap();
+                lines.extend(
+                    text.lines().filter(|line| line.trim() == "brightness,").map(|line| format!("{name}: {line}")),
+                );
+            }
+        }
+        assert_eq!(lines, ["lib.rs:     brightness,"]);
+
+        let mut images = ImagesBuilder::new(ImageForm::Pixels);
+        images.push(ImageRef::Pixels { height: 1, width: 2, channels: 1, data: &[0, 255] }).unwrap();
+        let rows = Batch::new(vec!["a".into()]).with("image", ColumnData::Images(images)).unwrap();
+        assert_eq!(apply("brightness", json!({}), &[("rows", rows)])["rows"].numbers("brightness").unwrap(), [0.5]);
+    }
+}

@@ -123,9 +123,9 @@ impl Default for Architecture {
         Self {
             image_size: 28,
             patch_size: 7,
-            dim: 128,
+            dim: 64,
             image: Tower { width: 128, layers: 3, heads: 4 },
-            text: Tower { width: 128, layers: 3, heads: 4 },
+            text: Tower { width: 96, layers: 2, heads: 4 },
         }
     }
 }
