@@ -29,8 +29,8 @@ pub(crate) fn load(reader: Reader) -> Result<Clip, ModelError> {
     let config = ClipConfig::parse(&file, text)?;
     let (file, text) = part(&reader, "tokenizer.json")?;
     let settings = reader.metadata().get("tokenizer_config.json").map(String::as_str);
-    let tokenizer = ClipTokenizer::from_json(text, settings)
-        .map_err(|error| ModelError::file(file, error.to_string()))?;
+    let tokenizer =
+        ClipTokenizer::from_json(text, settings).map_err(|error| ModelError::file(file, error.to_string()))?;
     let (file, text) = part(&reader, "preprocessor_config.json")?;
     let preprocess = Preprocess::from_config(text).map_err(|error| ModelError::file(file, error.to_string()))?;
     let weights = Weights::single(reader);

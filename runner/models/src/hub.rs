@@ -48,7 +48,7 @@ pub struct Hub {
 type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
 /// What a reference names.
-enum Place {
+pub(crate) enum Place {
     Builtin(&'static str, &'static [u8]),
     Folder(PathBuf),
     Bundle(PathBuf),
@@ -70,7 +70,9 @@ impl Hub {
     pub fn info(&self, reference: &str) -> Result<ModelInfo, ModelError> {
         let place = self.place(reference)?;
         let (path, files) = match &place {
-            Place::Builtin(name, bytes) => return Ok(describe(&bundle_config(&builtin(name, bytes)?)?, Digest::of(bytes))),
+            Place::Builtin(name, bytes) => {
+                return Ok(describe(&bundle_config(&builtin(name, bytes)?)?, Digest::of(bytes)));
+            }
             Place::Bundle(path) => (path, vec![path.clone()]),
             Place::Folder(path) => (path, folder_files(path)?),
         };
@@ -127,7 +129,7 @@ impl Hub {
         Ok(reader.metadata().get(bundle::CARD).cloned())
     }
 
-    fn place(&self, reference: &str) -> Result<Place, ModelError> {
+    pub(crate) fn place(&self, reference: &str) -> Result<Place, ModelError> {
         let bad = |problem: &str, hint: &str| ModelError::Reference {
             reference: reference.to_owned(),
             problem: problem.to_owned(),
@@ -174,7 +176,7 @@ fn describe(config: &ClipConfig, identity: Digest) -> ModelInfo {
     ModelInfo { identity, family: "clip".to_owned(), encodes, dim: Some(config.dim) }
 }
 
-fn builtin(name: &str, bytes: &'static [u8]) -> Result<Reader, ModelError> {
+pub(crate) fn builtin(name: &str, bytes: &'static [u8]) -> Result<Reader, ModelError> {
     Reader::from_bytes(&format!("builtin:{name}"), bytes)
 }
 

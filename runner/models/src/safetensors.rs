@@ -148,7 +148,8 @@ impl Reader {
                 metadata = serde_json::from_value(value)
                     .map_err(|error| bad(format!("`__metadata__` does not map names to texts: {error}")))?;
             } else {
-                let entry = entry(&value, data).map_err(|problem| ModelError::tensor(&reader.name, &tensor, problem))?;
+                let entry =
+                    entry(&value, data).map_err(|problem| ModelError::tensor(&reader.name, &tensor, problem))?;
                 entries.insert(tensor, entry);
             }
         }
@@ -307,10 +308,7 @@ mod tests {
         let entry = |shape: &str, offsets: &str| {
             file(&format!(r#"{{"w": {{"dtype": "F32", "shape": {shape}, "data_offsets": {offsets}}}}}"#), &[0; 16])
         };
-        assert_eq!(
-            message(entry("[5]", "[0, 16]")),
-            "m.safetensors: tensor `w`: shape [5] of F32 in 16 bytes"
-        );
+        assert_eq!(message(entry("[5]", "[0, 16]")), "m.safetensors: tensor `w`: shape [5] of F32 in 16 bytes");
         assert!(message(entry("[4]", "[0, 17]")).contains("bytes 0 to 17 of 16 bytes of data"));
         assert!(message(entry("[4]", "[16, 0]")).contains("bytes 16 to 0"));
         assert!(message(entry("[4611686018427387904, 4]", "[0, 0]")).contains("in 0 bytes"));

@@ -84,7 +84,9 @@ fn an_unknown_activation_and_a_missing_file_are_named() {
 fn an_index_cannot_lead_out_of_its_folder() {
     let (dir, folder) = copy("gelu");
     replace(&folder, "model.safetensors.index.json", "model-00002-of-00004.safetensors", "../../etc/x.safetensors");
-    assert!(error(&dir, &folder).contains("expected the name of a safetensors file, found \"../../etc/x.safetensors\""));
+    assert!(
+        error(&dir, &folder).contains("expected the name of a safetensors file, found \"../../etc/x.safetensors\"")
+    );
 }
 
 #[test]
@@ -94,7 +96,10 @@ fn a_cut_file_is_refused() {
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let message = error(&dir, &folder);
-    assert!(message.starts_with("MODEL/model.safetensors: tensor `") && message.contains(" bytes of data"), "{message}");
+    assert!(
+        message.starts_with("MODEL/model.safetensors: tensor `") && message.contains(" bytes of data"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -78,8 +78,7 @@ fn embeddings_do_not_depend_on_company_or_threads() {
     let pixels = expected.reader.tensor("pixels", &[3, 3, 30, 30]).unwrap();
     let images = clip.encode_images(&pixels, 3, 1).unwrap();
     assert_eq!(images, clip.encode_images(&pixels, 3, 2).unwrap());
-    let alone: Vec<f32> =
-        pixels.chunks(2700).flat_map(|image| clip.encode_images(image, 1, 1).unwrap()).collect();
+    let alone: Vec<f32> = pixels.chunks(2700).flat_map(|image| clip.encode_images(image, 1, 1).unwrap()).collect();
     assert!(difference(&alone, &images) < 1e-6);
     let texts = clip.encode_texts(&expected.ids, 1).unwrap();
     assert_eq!(texts, clip.encode_texts(&expected.ids, 2).unwrap());

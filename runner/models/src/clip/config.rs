@@ -236,12 +236,7 @@ impl<'a> Fields<'a> {
         ModelError::file(self.file, format!("{}{name}: expected {expected}, found {}", self.place, found(value)))
     }
 
-    fn number(
-        &self,
-        name: &str,
-        default: usize,
-        range: std::ops::RangeInclusive<usize>,
-    ) -> Result<usize, ModelError> {
+    fn number(&self, name: &str, default: usize, range: std::ops::RangeInclusive<usize>) -> Result<usize, ModelError> {
         let Some(value) = self.get(name) else { return Ok(default) };
         let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
         number.filter(|number| range.contains(number)).ok_or_else(|| {
@@ -328,7 +323,10 @@ mod tests {
             message(r#"{"text_config": {"hidden_act": "swish"}}"#),
             "m/config.json: text_config.hidden_act: expected `gelu` or `quick_gelu`, found `\"swish\"`"
         );
-        assert_eq!(message(r#"{"model_type": "siglip"}"#), "m/config.json: model_type: expected `clip`, found `\"siglip\"`");
+        assert_eq!(
+            message(r#"{"model_type": "siglip"}"#),
+            "m/config.json: model_type: expected `clip`, found `\"siglip\"`"
+        );
         assert!(message(r#"{"vision_config": {"hidden_size": 1e30}}"#).contains("from 1 to 65536, found `1e+30`"));
         assert!(message(r#"{"vision_config": {"hidden_size": -4}}"#).contains("found `-4`"));
         assert!(message(r#"{"vision_config": []}"#).contains("vision_config: expected an object, found `[]`"));

@@ -42,7 +42,7 @@ impl Clip {
             }
             Ok(values)
         };
-        let (network, _) = Network::new(&Dfdx::<Cpu>::new(1)?, config, &mut values)?;
+        let (network, _) = Network::new(&Dfdx::<Cpu>::inference(1)?, config, &mut values)?;
         let context = tokenizer.context().min(config.text.positions);
         Ok(Self { network, logit_scale: log_scale.exp(), tokenizer: tokenizer.with_context(context), preprocess })
     }
@@ -83,7 +83,7 @@ impl Clip {
         }
         let widest = config.tokens() * config.tower.hidden.max(3 * config.tower.width);
         let together = (IMAGE_VALUES / widest).clamp(1, 64);
-        let backend = Dfdx::<Cpu>::new(threads)?;
+        let backend = Dfdx::<Cpu>::inference(threads)?;
         let mut embeddings = Vec::with_capacity(n * self.dim());
         for pixels in pixels.chunks(together * image) {
             embeddings.append(&mut backend.values(&self.network.images(&backend, pixels)?)?);
@@ -97,7 +97,7 @@ impl Clip {
         let dim = self.dim();
         let mut order: Vec<usize> = (0..ids.len()).collect();
         order.sort_by_key(|&i| ids[i].len());
-        let backend = Dfdx::<Cpu>::new(threads)?;
+        let backend = Dfdx::<Cpu>::inference(threads)?;
         let mut embeddings = vec![0.0; ids.len() * dim];
         for group in order.chunks(TEXTS) {
             let texts: Vec<&[u32]> = group.iter().map(|&i| ids[i].as_slice()).collect();

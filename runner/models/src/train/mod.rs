@@ -193,7 +193,7 @@ impl ClipTrainer {
         let session = &self.session;
         let images = session.l2_normalize(&self.network.images(session, batch.pixels)?)?;
         let texts = session.l2_normalize(&self.network.texts(session, &self.config.text.pad(&texts)?)?)?;
-        let loss = session.contrastive_loss(&images, &texts, self.network.log_scale(), None)?;
+        let loss = session.contrastive_loss(&images, &texts, self.network.log_scale(), Some(true_pairs))?;
         drop((images, texts));
         let step = session.backward(loss)?;
         Ok((step.loss, step.gradients))

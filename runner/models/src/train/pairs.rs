@@ -11,9 +11,12 @@ pub fn true_pairs<S: AsRef<str>>(facts: &[Vec<S>], claims: &[Vec<S>]) -> Vec<boo
     let facts: Vec<BTreeSet<&str>> = facts.iter().map(|facts| facts.iter().map(AsRef::as_ref).collect()).collect();
     let mut pairs = Vec::with_capacity(facts.len() * claims.len());
     for (i, facts) in facts.iter().enumerate() {
-        pairs.extend(claims.iter().enumerate().map(|(j, claims)| {
-            i == j || claims.iter().all(|claim| facts.contains(claim.as_ref()))
-        }));
+        pairs.extend(
+            claims
+                .iter()
+                .enumerate()
+                .map(|(j, claims)| i == j || claims.iter().all(|claim| facts.contains(claim.as_ref()))),
+        );
     }
     pairs
 }
