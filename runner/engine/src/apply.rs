@@ -30,6 +30,8 @@ pub(crate) struct Chunk {
     /// What was prepared for stages that work on a device.
     ready: BTreeMap<usize, Ready>,
     pub(crate) decoded: DecodedImages,
+    /// Read again, besides the task of its shard: nobody counts its rows.
+    pub(crate) again: bool,
 }
 
 /// A stage's inputs, ready for [`runner_contract::Stream::apply`].
@@ -111,7 +113,9 @@ pub(crate) fn apply(runtime: &Runtime, step: &Step, shard: usize, chunk: &mut Ch
     }
     let message =
         Message::Rows { stage, rows: taken as u64, bad: bad.len() as u64, nanos: before.saturating_add(nanos(begun)) };
-    runtime.tell(message);
+    if !chunk.again {
+        runtime.tell(message);
+    }
     if !bad.is_empty() {
         chunk.bad.entry(stage).or_default().extend(bad);
     }

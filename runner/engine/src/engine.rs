@@ -41,7 +41,7 @@ pub struct Config {
 }
 
 /// Stops a run from outside. Clones stop the same run.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Cancel {
     flag: Arc<AtomicBool>,
     wake: Arc<Notify>,

@@ -6,12 +6,12 @@ use runner_contract::{Batch, Digest, Need, StageError};
 
 use crate::{
     EngineError,
-    apply::{Chunk, apply, join_stored, prepare},
+    apply::{Bad, Chunk, apply, join_stored, prepare},
     graph::{Edge, Ref},
     images::DecodedImages,
     parquet::RowsReader,
     route::{How, Route, Step, Wants, stored_columns},
-    runtime::Runtime,
+    runtime::{Message, Runtime},
 };
 
 /// Rows a chunk where a dataset is one small batch: a source's second port, the result of a fold or a job.
@@ -32,12 +32,15 @@ pub(crate) struct ShardEval<'a> {
     /// By stored stage that is read: unusable rows that were left out until there.
     stored_bad: BTreeMap<usize, BTreeMap<Digest, u64>>,
     done: bool,
+    /// See [`Chunk::again`].
+    again: bool,
 }
 
 impl<'a> ShardEval<'a> {
     /// Opens everything that the route reads.
     pub(crate) fn open(runtime: &'a Runtime, route: &Route, shard: usize) -> Result<Self, EngineError> {
-        let mut eval = Self { runtime, shard, readers: Vec::new(), stored_bad: BTreeMap::new(), done: false };
+        let mut eval =
+            Self { runtime, shard, readers: Vec::new(), stored_bad: BTreeMap::new(), done: false, again: false };
         for step in &route.steps {
             for (port, columns) in &step.ports {
                 let of = Ref { stage: step.stage, port: *port };
@@ -110,6 +113,7 @@ impl<'a> ShardEval<'a> {
             return Ok(None);
         }
         let mut chunk = Chunk::default();
+        chunk.again = self.again;
         for (of, reader) in &mut self.readers {
             let name = &self.runtime.graph.nodes[of.stage].name;
             let next = match reader {
@@ -203,6 +207,8 @@ pub(crate) struct PortRows<'a> {
     shard: usize,
     of: Ref,
     needs: Vec<Need>,
+    /// By stage: how many rows could not be used, and the first.
+    bad: BTreeMap<usize, (usize, Option<Bad>)>,
 }
 
 impl<'a> PortRows<'a> {
@@ -212,12 +218,16 @@ impl<'a> PortRows<'a> {
             origin.ok_or_else(|| EngineError::Invalid(format!("`{}` has no rows", runtime.graph.describe(of))))?;
         let columns: BTreeSet<String> = needs.iter().map(|need| need.column.clone()).collect();
         let route = Route::new(runtime, origin, shard, Wants::from([(of, columns)]), &BTreeSet::new());
-        let eval = ShardEval::open(runtime, &route, shard)?;
-        Ok(Self { runtime, route, eval, shard, of, needs: needs.to_vec() })
+        let mut eval = ShardEval::open(runtime, &route, shard)?;
+        eval.again = true;
+        Ok(Self { runtime, route, eval, shard, of, needs: needs.to_vec(), bad: BTreeMap::new() })
     }
 
     fn chunk(&mut self) -> Result<Option<Batch>, EngineError> {
-        let Some(mut chunk) = self.eval.next(&self.route)? else { return Ok(None) };
+        let Some(mut chunk) = self.eval.next(&self.route)? else {
+            self.warn();
+            return Ok(None);
+        };
         finish(self.runtime, &self.route, self.shard, &mut chunk)?;
         let mut rows = chunk.rows.remove(&self.of).unwrap_or_else(|| Batch::new(Vec::new()));
         if rows.is_empty() {
@@ -230,10 +240,31 @@ impl<'a> PortRows<'a> {
         for need in self.needs.iter().filter(|need| need.pixels) {
             let pixels = chunk.decoded.pixels(&rows, &need.column, &self.runtime.config.decode).map_err(failed)?;
             if let Some(pixels) = pixels {
+                let ids = rows.ids().map_err(failed)?;
+                let bad = pixels.bad.iter().map(|(row, reason)| (ids.value(*row as usize).to_owned(), reason.clone()));
+                chunk.bad.entry(self.of.stage).or_default().extend(bad);
                 rows = pixels.replace(&rows, &need.column).map_err(failed)?;
             }
         }
+        for (stage, bad) in chunk.bad {
+            let (n, first) = self.bad.entry(stage).or_default();
+            *n += bad.len();
+            if first.is_none() {
+                *first = bad.into_iter().next();
+            }
+        }
         Ok(Some(rows))
+    }
+
+    /// Says which rows were left out, once a run.
+    fn warn(&mut self) {
+        for (stage, (n, first)) in std::mem::take(&mut self.bad) {
+            if let Some((id, reason)) = first.filter(|_| self.runtime.first_warning(stage, self.shard)) {
+                let message =
+                    format!("{n} rows of shard {} left out as unusable (first: `{id}`: {reason})", self.shard);
+                self.runtime.tell(Message::Warning { stage, message });
+            }
+        }
     }
 }
 

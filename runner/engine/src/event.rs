@@ -74,7 +74,8 @@ pub enum Event {
         /// What went wrong.
         error: Option<String>,
     },
-    /// A stage's last task ended, or all was in the cache (then right after the start).
+    /// A stage's last task ended, or all was in the cache (then right after the start), or the run ended (then what was
+    /// still open).
     StageFinished {
         /// The stage.
         stage: usize,

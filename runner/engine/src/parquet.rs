@@ -17,6 +17,7 @@ use ::parquet::{
         properties::{EnabledStatistics, WriterProperties},
     },
 };
+use arrow_schema::{FieldRef, SchemaRef};
 use bytes::Bytes;
 use runner_contract::{Batch, BatchError, Digest, ID};
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ pub(crate) struct Layout {
 /// Writes a shard's rows chunk by chunk.
 #[derive(Default)]
 pub(crate) struct RowsWriter {
-    writer: Option<ArrowWriter<Vec<u8>>>,
+    writer: Option<(ArrowWriter<Vec<u8>>, SchemaRef)>,
     chunks: Vec<usize>,
 }
 
@@ -65,8 +66,20 @@ impl RowsWriter {
         }
         let records = chunk.records();
         let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => none.insert(ArrowWriter::try_new(Vec::new(), records.schema(), Some(properties()))?),
+            Some((writer, schema)) if *schema == records.schema() => writer,
+            Some((_, schema)) => {
+                let differs = |(a, b): &(&FieldRef, &FieldRef)| a != b;
+                let fields = schema.fields().clone();
+                let found = records.schema();
+                let first = fields.iter().zip(found.fields()).find(differs).map_or("…", |(a, _)| a.name());
+                return Err(RowsError::Layout(format!(
+                    "chunks of one shard differ in type or metadata of their columns (first: `{first}`)"
+                )));
+            }
+            none => {
+                let writer = ArrowWriter::try_new(Vec::new(), records.schema(), Some(properties()))?;
+                &mut none.insert((writer, records.schema())).0
+            }
         };
         writer.write(records)?;
         Ok(())
@@ -81,7 +94,7 @@ impl RowsWriter {
     pub(crate) fn finish(self, bad: BTreeMap<Digest, u64>) -> Result<Vec<u8>, RowsError> {
         let layout = Layout { version: VERSION, chunks: self.chunks, bad };
         let mut writer = match self.writer {
-            Some(writer) => writer,
+            Some((writer, _)) => writer,
             None => ArrowWriter::try_new(Vec::new(), Batch::new(Vec::new()).records().schema(), Some(properties()))?,
         };
         let layout = serde_json::to_string(&layout).map_err(|error| RowsError::Layout(error.to_string()))?;

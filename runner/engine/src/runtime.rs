@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
@@ -70,6 +70,7 @@ pub(crate) struct Runtime {
     outcomes: RwLock<BTreeMap<usize, Arc<Outcome>>>,
     stop: Arc<AtomicBool>,
     messages: OnceLock<UnboundedSender<Message>>,
+    warned: Mutex<BTreeSet<(usize, usize)>>,
 }
 
 /// What was learnt before the keys were known.
@@ -110,6 +111,7 @@ impl Runtime {
             outcomes: RwLock::default(),
             stop,
             messages: OnceLock::new(),
+            warned: Mutex::default(),
         }
     }
 
@@ -288,6 +290,11 @@ impl Runtime {
     /// Where messages go from now on.
     pub(crate) fn listen(&self, messages: UnboundedSender<Message>) {
         let _ = self.messages.set(messages);
+    }
+
+    /// Whether a warning about a stage's shard is the first: jobs read their rows many times.
+    pub(crate) fn first_warning(&self, stage: usize, shard: usize) -> bool {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert((stage, shard))
     }
 
     /// Tells whoever watches the run.

@@ -174,6 +174,7 @@ impl<'a> Sinks<'a> {
                 rows.iter().take(BAD_NAMED).map(|(id, reason)| format!("`{id}`: {reason}")).collect();
             let more = if *n > examples.len() as u64 { ", …" } else { "" };
             let rows = if *n == 1 { "row" } else { "rows" };
+            runtime.first_warning(stage, shard);
             let message = format!("{n} {rows} of shard {shard} left out as unusable ({}{more})", examples.join("; "));
             runtime.tell(Message::Warning { stage, message });
         }

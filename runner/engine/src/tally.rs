@@ -102,11 +102,14 @@ impl Tally {
     pub(crate) fn finished_at_end(&mut self, run: RunStatus) -> Vec<(usize, TaskStatus)> {
         let mut closed = Vec::new();
         for (position, stage) in self.stages.iter_mut().enumerate() {
-            if !matches!(stage.status, TaskStatus::Waiting | TaskStatus::Running) {
-                continue;
+            match stage.status {
+                TaskStatus::Waiting | TaskStatus::Running if run == RunStatus::Succeeded => {
+                    stage.status = TaskStatus::Done;
+                }
+                TaskStatus::Waiting | TaskStatus::Running => stage.status = TaskStatus::Cancelled,
+                TaskStatus::Failed => {}
+                _ => continue,
             }
-            let all_done = run == RunStatus::Succeeded;
-            stage.status = if all_done { TaskStatus::Done } else { TaskStatus::Cancelled };
             closed.push((position, stage.status));
         }
         closed
