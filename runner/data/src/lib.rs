@@ -7,6 +7,7 @@ pub mod fetch;
 mod preprocess;
 mod resize;
 mod text;
+pub mod write;
 
 pub use dataset::{Catalog, Dataset, IMAGE, Idx, Known, LABEL, classes_schema, read_idx};
 pub use decode::{Limits, Pixels, decode, encode_png};

@@ -1,8 +1,10 @@
 //! Resampling of 8-bit pixels, bit for bit as Pillow (`Image.resize`) or as torchvision (`resize` of a `uint8` tensor).
 //!
-//! Both filter in two passes, horizontal first, with fixed-point weights and rounding to 8 bits after each; the support
+//! Both filter in two passes with fixed-point weights and rounding to 8 bits after each; the support
 //! widens when shrinking (antialias) and not when enlarging. They differ in the weights' precision: 22 bits in Pillow's
 //! `Resample.c`, at most 15 in torch's `UpSampleKernel.cpp`, so that they fit 16-bit lanes.
+
+use std::ops::Range;
 
 /// A resampling filter, with Pillow's definitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,23 +131,62 @@ pub(crate) fn resize(
     if filter == Filter::Nearest {
         return nearest(image, (height, width), window, arithmetic);
     }
+    let channels = image.channels;
     let rows = (height != image.height)
         .then(|| Weights::new(image.height, height, window.top, window.height, filter, arithmetic));
     let columns =
         (width != image.width).then(|| Weights::new(image.width, width, window.left, window.width, filter, arithmetic));
-    // The source rows that the vertical pass reads.
-    let (first, last) = match &rows {
-        Some(weights) => weights.span(),
-        None => (window.top, window.top + window.height),
+    // The source pixels that are read.
+    let (first_row, last_row) = rows.as_ref().map_or((window.top, window.top + window.height), Weights::span);
+    let (first_column, last_column) = columns.as_ref().map_or((window.left, window.left + window.width), Weights::span);
+    let source = Part {
+        stride: image.width * channels,
+        bytes: first_column * channels..last_column * channels,
+        data: &image.data[first_row * image.width * channels..last_row * image.width * channels],
     };
-    let across = match (&columns, image.channels) {
-        (Some(weights), 1) => horizontal::<1>(image, first..last, weights),
-        (Some(weights), _) => horizontal::<3>(image, first..last, weights),
-        (None, channels) => crop_columns(image, first..last, window.left * channels, window.width * channels),
+    let across = |part: Part<'_>, weights: &Weights| match channels {
+        1 => horizontal::<1>(part, first_column, weights),
+        _ => horizontal::<3>(part, first_column, weights),
     };
-    match &rows {
-        Some(weights) => vertical(&across, window.width * image.channels, first, weights),
-        None => across,
+    match (&rows, &columns) {
+        (None, None) => source.rows().flatten().copied().collect(),
+        (Some(rows), None) => vertical(source, first_row, rows),
+        (None, Some(columns)) => across(source, columns),
+        (Some(rows), Some(columns)) if vertical_first(image, (height, width), arithmetic) => {
+            let down = vertical(source, first_row, rows);
+            across(Part::whole(&down, (last_column - first_column) * channels), columns)
+        }
+        (Some(rows), Some(columns)) => {
+            let sideways = across(source, columns);
+            vertical(Part::whole(&sideways, window.width * channels), first_row, rows)
+        }
+    }
+}
+
+/// Pillow from version 13 on shrinks the height first where that drops more than twice as many rows as the other pass drops
+/// columns; before, and in torchvision, the width always comes first. The order moves roundings, by a step of 8 bits.
+fn vertical_first(image: Raster<'_>, (height, width): (usize, usize), arithmetic: Arithmetic) -> bool {
+    let (rows, columns) = (image.height.saturating_sub(height), image.width.saturating_sub(width));
+    arithmetic == Arithmetic::Pillow && rows > 2 * columns
+}
+
+/// A part of every row of `data`.
+struct Part<'a> {
+    /// Bytes from row to row.
+    stride: usize,
+    /// The part.
+    bytes: Range<usize>,
+    data: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    fn whole(data: &'a [u8], stride: usize) -> Self {
+        Self { stride, bytes: 0..stride, data }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let bytes = self.bytes.clone();
+        self.data.chunks_exact(self.stride).map(move |row| &row[bytes.clone()])
     }
 }
 
@@ -227,14 +268,14 @@ fn to_byte(sum: i32, bits: u32) -> u8 {
     (sum >> bits).clamp(0, 255) as u8
 }
 
-fn horizontal<const C: usize>(image: Raster<'_>, rows: std::ops::Range<usize>, weights: &Weights) -> Vec<u8> {
-    let stride = image.width * C;
-    let mut out = Vec::with_capacity(rows.len() * weights.bounds.len() * C);
-    for row in image.data[rows.start * stride..rows.end * stride].chunks_exact(stride) {
+/// The first pixel of the part is the source's pixel `first`.
+fn horizontal<const C: usize>(part: Part<'_>, first: usize, weights: &Weights) -> Vec<u8> {
+    let mut out = Vec::with_capacity(part.data.len() / part.stride * weights.bounds.len() * C);
+    for row in part.rows() {
         let (pixels, _) = row.as_chunks::<C>();
-        for (first, weights_here) in weights.rows() {
+        for (start, weights_here) in weights.rows() {
             let mut sums = [weights.half(); C];
-            for (pixel, &weight) in pixels[first..first + weights_here.len()].iter().zip(weights_here) {
+            for (pixel, &weight) in pixels[start - first..].iter().zip(weights_here) {
                 for (sum, &value) in sums.iter_mut().zip(pixel) {
                     *sum += i32::from(value) * weight;
                 }
@@ -245,13 +286,14 @@ fn horizontal<const C: usize>(image: Raster<'_>, rows: std::ops::Range<usize>, w
     out
 }
 
-/// `image` holds source rows from `first` on, each of `stride` bytes.
-fn vertical(image: &[u8], stride: usize, first: usize, weights: &Weights) -> Vec<u8> {
-    let mut out = Vec::with_capacity(stride * weights.bounds.len());
-    let mut sums = vec![0i32; stride];
+/// The first row of the part is the source's row `first`.
+fn vertical(part: Part<'_>, first: usize, weights: &Weights) -> Vec<u8> {
+    let width = part.bytes.len();
+    let mut out = Vec::with_capacity(width * weights.bounds.len());
+    let mut sums = vec![0i32; width];
     for (start, weights_here) in weights.rows() {
         sums.fill(weights.half());
-        for (row, &weight) in image[(start - first) * stride..].chunks_exact(stride).zip(weights_here) {
+        for (row, &weight) in part.rows().skip(start - first).zip(weights_here) {
             for (sum, &value) in sums.iter_mut().zip(row) {
                 *sum += i32::from(value) * weight;
             }
@@ -259,13 +301,6 @@ fn vertical(image: &[u8], stride: usize, first: usize, weights: &Weights) -> Vec
         out.extend(sums.iter().map(|&sum| to_byte(sum, weights.bits)));
     }
     out
-}
-
-/// Bytes `left..left + length` of every row.
-fn crop_columns(image: Raster<'_>, rows: std::ops::Range<usize>, left: usize, length: usize) -> Vec<u8> {
-    let stride = image.width * image.channels;
-    let rows = image.data[rows.start * stride..rows.end * stride].chunks_exact(stride);
-    rows.flat_map(|row| &row[left..left + length]).copied().collect()
 }
 
 fn nearest(image: Raster<'_>, (height, width): (usize, usize), window: Window, arithmetic: Arithmetic) -> Vec<u8> {
