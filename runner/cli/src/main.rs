@@ -1,2 +1,48 @@
-//! The `runner` program.
-fn main() {}
+//! The program: `runner run pipelines/zero_shot_eval.yaml`.
+
+mod app;
+mod args;
+mod commands;
+mod config;
+mod failure;
+mod output;
+mod progress;
+mod summary;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+
+/// A tenth of a training step, and more of a decoding one, is spent in allocation otherwise.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// All is well.
+    Done,
+    /// What was recorded failed, and was shown.
+    Failed,
+    /// A pipeline is invalid, and it was shown why.
+    Invalid,
+    /// A run ended, and a gate is not met.
+    GateNotMet,
+    /// Stopped on request.
+    Cancelled,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = output::Output::new(&cli.global);
+    let ended = commands::dispatch(cli, &output).unwrap_or_else(|failure| failure.report(&output));
+    ExitCode::from(match ended {
+        Exit::Done => 0,
+        Exit::Failed => 1,
+        Exit::Invalid => 2,
+        Exit::GateNotMet => 3,
+        Exit::Cancelled => 130,
+    })
+}

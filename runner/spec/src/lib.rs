@@ -11,14 +11,19 @@
 //! 6. `bind`: for each instance its expressions, settings and columns, with its kind
 //! 7. `gates`
 
+mod axes;
 mod bind;
 mod check;
 mod declare;
 mod diagnostic;
+pub mod drawing;
 mod expression;
+mod flow;
 mod gates;
+mod json_schema;
 mod language;
 mod matrix;
+mod options;
 mod order;
 mod params;
 mod pipeline;
@@ -54,17 +59,21 @@ pub fn load(
     resolver: &dyn Resolver,
 ) -> Result<Pipeline, Vec<Diagnostic>> {
     let mut report = Report::default();
-    let lossy = String::from_utf8_lossy(bytes.get(..yaml::MAX_BYTES + 4).unwrap_or(bytes));
-    let (text, pipeline) = match std::str::from_utf8(bytes) {
-        Ok(text) => {
-            let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-            (text, read(text, set, registry, resolver, &mut report))
-        }
+    if bytes.len() > yaml::MAX_BYTES {
+        let message = format!("{} bytes, more than the {} that a pipeline may have", bytes.len(), yaml::MAX_BYTES);
+        report.add(Mistake::at(Span::default(), message));
+        return Err(report.into_diagnostics(path, "", set));
+    }
+    let lossy = String::from_utf8_lossy(bytes);
+    let text = lossy.strip_prefix('\u{feff}').unwrap_or(&lossy);
+    let pipeline = match std::str::from_utf8(bytes) {
+        Ok(_) => read(text, set, registry, resolver, &mut report),
         Err(error) => {
-            let at = bytes.get(..error.valid_up_to()).map(String::from_utf8_lossy).unwrap_or_default().chars().count();
+            let before = bytes.get(..error.valid_up_to()).map(String::from_utf8_lossy).unwrap_or_default();
+            let at = before.trim_start_matches('\u{feff}').chars().count();
             let mistake = Mistake::at(Span::of(at, at + 1), "the file is not UTF-8 text");
             report.add(mistake.hint("save it as UTF-8"));
-            (lossy.as_ref(), None)
+            None
         }
     };
     match pipeline {

@@ -1,0 +1,112 @@
+//! The command line as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{
+    classify, completions, dataset, doctor, export, graph, kinds, model, plan, run, runs, schema, show, validate,
+};
+
+/// Run image-text model pipelines: zero-shot classification, scoring, training.
+#[derive(Debug, Parser)]
+#[command(name = "runner", version, propagate_version = true, max_term_width = 100, after_help = EXITS)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXITS: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage or invalid pipeline, 3 gate not met, 130 cancelled
+Example: runner run pipelines/zero_shot_eval.yaml --set dataset=mnist:test";
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Folder of records and artifacts [default: .runner beside runner.toml, or here]
+    #[arg(long, global = true, value_name = "DIR", env = "RUNNER_STORE", hide_env_values = true)]
+    pub(crate) store: Option<PathBuf>,
+    /// Threads to compute with [default: all]
+    #[arg(long, global = true, value_name = "N", env = "RUNNER_THREADS", hide_env_values = true)]
+    pub(crate) threads: Option<usize>,
+    /// Write one JSON document to stdout and nothing else
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress, less text
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// More text
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// When to colour (NO_COLOR is honoured)
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", hide_possible_values = false)]
+    pub(crate) color: Color,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline; what is computed already is taken from the cache
+    Run(run::Args),
+    /// Show what a run would compute and what it would find in the cache
+    Plan(plan::Args),
+    /// Check a pipeline and show everything that is wrong
+    Validate(validate::Args),
+    /// Draw a pipeline (Mermaid, DOT, SVG)
+    Graph(graph::Args),
+    /// List the recorded runs
+    Runs(runs::Args),
+    /// Show a recorded run
+    Show(show::Args),
+    /// Write the rows of a stage to a file (.parquet, .csv, .jsonl, .png)
+    Export(export::Args),
+    /// Tell which of some labels fits pictures best
+    Classify(classify::Args),
+    /// List, fetch and look into datasets
+    #[command(subcommand)]
+    Dataset(dataset::Command),
+    /// List, look into and try models
+    #[command(subcommand)]
+    Model(model::Command),
+    /// List the stage kinds, or explain one
+    #[command(visible_alias = "stages")]
+    Kinds(kinds::Args),
+    /// Print the JSON Schema of pipelines, for editors
+    Schema(schema::Args),
+    /// Look whether everything is in place
+    Doctor(doctor::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// A pipeline to read: shared by the commands that take one.
+#[derive(Args, Debug)]
+pub(crate) struct PipelineArgs {
+    /// The pipeline's file, or - for stdin
+    #[arg(value_name = "PIPELINE")]
+    pub(crate) pipeline: PathBuf,
+    /// Give a parameter another value
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}

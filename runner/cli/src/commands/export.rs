@@ -1,0 +1,68 @@
+//! `runner export RUN STAGE -o FILE`
+
+use std::path::{Path, PathBuf};
+
+use runner_data::write::Writer;
+use runner_spec::Pipeline;
+use runner_stages::Services;
+use runner_store::Run;
+use serde_json::{Value, json};
+
+use crate::{Exit, app::App, failure::Failure, output::count};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The run: its id, the beginning or end of it, or latest
+    #[arg(value_name = "RUN")]
+    run: String,
+    /// The stage, with a port where it has several: data, split.train, metrics[model=b32]
+    #[arg(value_name = "STAGE")]
+    stage: String,
+    /// The file; its ending says how: .parquet, .csv, .jsonl, .png
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// The columns, besides id [default: all]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+}
+
+pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
+    // Before anything is computed.
+    let mut writer = Writer::create(&args.output)?;
+    let store = app.existing_store().await?.ok_or(runner_store::StoreError::NoRuns)?;
+    let run = store.records().run(&args.run).await?;
+    let services = app.services(Path::new(&run.folder));
+    let pipeline = again(&run, &services)?;
+    let engine = app.engine(&services, store.clone());
+    let cancel = app.cancel_on_interrupt();
+    let limit = run.limit.and_then(|limit| usize::try_from(limit).ok());
+    let columns: Option<Vec<String>> = args.columns.as_ref().map(|columns| {
+        columns.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty() && name != "id").collect()
+    });
+    let mut rows = 0;
+    let mut sink = |batch: runner_contract::Batch| {
+        rows += batch.len() as u64;
+        writer.push(&batch).map_err(|error| error.to_string())
+    };
+    engine.export(pipeline, limit, &args.stage, columns.as_deref(), &cancel, &mut sink).await?;
+    let left_out = writer.finish()?;
+    if left_out > 0 {
+        app.output.warning(&format!("the picture shows the first {} of {}", count(rows - left_out), count(rows)));
+    }
+    if app.output.json {
+        app.output.document(&json!({"run": run.id, "stage": args.stage, "file": args.output, "rows": rows}))?;
+    }
+    app.output.text(&format!("{}: {} rows of {}\n", args.output.display(), count(rows), args.stage))?;
+    store.close().await;
+    Ok(Exit::Done)
+}
+
+/// The pipeline of a recorded run, checked again.
+fn again(run: &Run, services: &Services) -> Result<Pipeline, Failure> {
+    let as_text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let params = run.params.as_object().into_iter().flatten();
+    let set: Vec<_> = params.map(|(name, value)| (name.clone(), as_text(value))).collect();
+    let registry = runner_stages::registry(services);
+    let name = format!("run {}", run.id);
+    runner_spec::load(&name, run.text.as_bytes(), &set, &registry, services).map_err(Failure::Pipeline)
+}

@@ -1,0 +1,192 @@
+//! `runner model list|show|tokenize|preprocess|export`
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use runner_contract::ImageRef;
+use runner_models::{
+    Hub,
+    safetensors::{self, Dtype, Tensor},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Exit,
+    app::App,
+    failure::Failure,
+    output::{number, table},
+};
+
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Command {
+    /// List the models inside the program
+    List,
+    /// Show a model's architecture and its card
+    Show {
+        /// The model: builtin:NAME, a folder in Hugging Face's layout, a file
+        #[arg(value_name = "MODEL")]
+        model: String,
+    },
+    /// Turn lines on stdin into token ids
+    Tokenize {
+        /// The model
+        #[arg(long, value_name = "MODEL", default_value = "builtin:mini-clip")]
+        model: String,
+        /// Pad to the model's context
+        #[arg(long)]
+        pad: bool,
+    },
+    /// Turn a picture into a model's input, pixel_values [1, 3, height, width]
+    Preprocess {
+        /// The picture
+        #[arg(value_name = "IMAGE")]
+        image: PathBuf,
+        /// The model
+        #[arg(long, value_name = "MODEL", default_value = "builtin:mini-clip")]
+        model: String,
+        /// The safetensors file to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Write a model as a folder in Hugging Face's layout
+    Export {
+        /// The model
+        #[arg(value_name = "MODEL")]
+        model: String,
+        /// The folder to make
+        #[arg(short, long, value_name = "FOLDER")]
+        output: PathBuf,
+    },
+}
+
+pub(crate) fn run(command: &Command, app: &App<'_>) -> Result<Exit, Failure> {
+    let hub = app.services(&app.folder).hub;
+    match command {
+        Command::List => list(&hub, app)?,
+        Command::Show { model } => show(&hub, model, app)?,
+        Command::Tokenize { model, pad } => tokenize(&hub, model, *pad, app)?,
+        Command::Preprocess { image, model, output } => preprocess(&hub, image, model, output, app)?,
+        Command::Export { model, output } => {
+            hub.export(model, output)?;
+            if app.output.json {
+                app.output.document(&json!({"model": model, "folder": output}))?;
+            }
+            app.output.text(&format!("{}: {model}\n", output.display()))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn list(hub: &Hub, app: &App<'_>) -> Result<(), Failure> {
+    let mut models = Vec::new();
+    for reference in Hub::builtin() {
+        let info = hub.info(&reference)?;
+        models.push((reference, info));
+    }
+    if app.output.json {
+        let document: Vec<_> = models
+            .iter()
+            .map(|(reference, info)| json!({"model": reference, "family": info.family, "dim": info.dim}))
+            .collect();
+        return app.output.document(&document);
+    }
+    let rows: Vec<_> = models
+        .into_iter()
+        .map(|(reference, info)| vec![reference, info.family, info.dim.map(|dim| dim.to_string()).unwrap_or_default()])
+        .collect();
+    app.output.text(&table(&[("model", false), ("family", false), ("embedding", true)], &rows, app.output.paint))
+}
+
+fn show(hub: &Hub, model: &str, app: &App<'_>) -> Result<(), Failure> {
+    let (info, clip, card) = (hub.info(model)?, hub.open(model)?, hub.card(model)?);
+    let config = clip.config();
+    // A card is JSON, or text where somebody wrote it by hand.
+    let card = card.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
+    let (vision, text) = (&config.vision, &config.text);
+    if app.output.json {
+        return app.output.document(&json!({
+            "model": model,
+            "family": info.family,
+            "identity": info.identity,
+            "dim": clip.dim(),
+            "logit_scale": clip.logit_scale(),
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "vocabulary": clip.tokenizer().vocab_size(),
+            "context": clip.tokenizer().context(),
+            "card": card,
+        }));
+    }
+    let tower = |tower: &runner_models::TowerConfig| {
+        format!("{} layers, width {}, {} heads", tower.layers, tower.width, tower.heads)
+    };
+    let size = vision.image_size;
+    let mut rows: Vec<Vec<String>> = [
+        ("family", info.family),
+        ("identity", info.identity.short()),
+        ("embedding", clip.dim().to_string()),
+        ("logit scale", number(clip.logit_scale().into())),
+        ("images", format!("{size} × {size}, patches of {}", vision.patch_size)),
+        ("image tower", tower(&vision.tower)),
+        ("text tower", tower(&text.tower)),
+        (
+            "tokens",
+            format!("{} in the vocabulary, {} a text", clip.tokenizer().vocab_size(), clip.tokenizer().context()),
+        ),
+    ]
+    .map(|(name, value)| vec![name.to_owned(), value])
+    .to_vec();
+    match card {
+        Some(Value::Object(card)) => {
+            let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            rows.extend(card.into_iter().map(|(name, value)| vec![name, text(value)]));
+        }
+        Some(other) => rows.push(vec!["card".to_owned(), other.as_str().unwrap_or_default().to_owned()]),
+        None => {}
+    }
+    app.output.text(&table(&[(model, false), ("", false)], &rows, app.output.paint))
+}
+
+fn tokenize(hub: &Hub, model: &str, pad: bool, app: &App<'_>) -> Result<(), Failure> {
+    let clip = hub.open(model)?;
+    let mut input = Vec::new();
+    std::io::stdin().read_to_end(&mut input).map_err(Failure::file("read", Path::new("stdin")))?;
+    let input = String::from_utf8(input).map_err(|error| {
+        let line =
+            error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|&&byte| byte == b'\n').count();
+        Failure::failed(format!("stdin, line {}: not UTF-8 text", line + 1))
+    })?;
+    let tokenizer = clip.tokenizer();
+    // A line is what stands before a line feed, and nothing else ends one.
+    let lines = input.strip_suffix('\n').unwrap_or(&input).split('\n').filter(|_| !input.is_empty());
+    let ids = lines.map(|line| if pad { tokenizer.encode_padded(line) } else { tokenizer.encode(line) });
+    let ids = ids.collect::<Result<Vec<_>, _>>()?;
+    if app.output.json {
+        let mut text = serde_json::to_string(&ids).map_err(Failure::failed)?;
+        text.push('\n');
+        return app.output.raw(text.as_bytes());
+    }
+    for ids in ids {
+        let ids: Vec<_> = ids.iter().map(|&id| format!("{id}:{}", tokenizer.token(id).unwrap_or_default())).collect();
+        app.output.text(&format!("{}\n", ids.join(" ")))?;
+    }
+    Ok(())
+}
+
+fn preprocess(hub: &Hub, image: &Path, model: &str, output: &Path, app: &App<'_>) -> Result<(), Failure> {
+    let bytes = std::fs::read(image).map_err(Failure::file("read", image))?;
+    let clip = hub.open(model)?;
+    let name = image.display().to_string();
+    let values = clip.preprocess().apply(ImageRef::Encoded { bytes: &bytes, path: &name })?;
+    let (height, width) = clip.preprocess().size();
+    let tensor = Tensor { name: "pixel_values", shape: &[1, 3, height, width], values: &values };
+    let file = safetensors::write(&[tensor], Dtype::F32, &BTreeMap::new());
+    std::fs::write(output, file).map_err(Failure::file("write", output))?;
+    if app.output.json {
+        app.output.document(&json!({"file": output, "pixel_values": [1, 3, height, width]}))?;
+    }
+    app.output.text(&format!("{}: pixel_values [1, 3, {height}, {width}]\n", output.display()))
+}

@@ -1,0 +1,238 @@
+//! What goes to the terminal: data to stdout, everything else to stderr.
+
+use std::{
+    env,
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use runner_spec::Diagnostic;
+
+use crate::{
+    args::{Color, Global},
+    failure::Failure,
+};
+
+/// How to write.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    /// One JSON document on stdout and nothing else.
+    pub(crate) json: bool,
+    /// No progress, less text.
+    pub(crate) quiet: bool,
+    /// More text.
+    pub(crate) verbose: bool,
+    /// For stdout.
+    pub(crate) paint: Paint,
+    /// For stderr.
+    pub(crate) paint_errors: Paint,
+}
+
+impl Output {
+    pub(crate) fn new(global: &Global) -> Self {
+        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_some_and(|value| value == "dumb");
+        let colour = |terminal: bool| match global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && !no_color && !dumb,
+        };
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            paint: Paint(colour(io::stdout().is_terminal())),
+            paint_errors: Paint(colour(io::stderr().is_terminal())),
+        }
+    }
+
+    /// Text for stdout, where no document was asked for.
+    pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
+        if self.json { Ok(()) } else { self.raw(text.as_bytes()) }
+    }
+
+    /// The one document, on stdout.
+    pub(crate) fn document(&self, value: &impl serde::Serialize) -> Result<(), Failure> {
+        let mut text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
+        text.push('\n');
+        self.raw(text.as_bytes())
+    }
+
+    /// Bytes for stdout.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::Closed,
+            _ => Failure::failed(format!("cannot write to stdout: {error}")),
+        })
+    }
+
+    /// A line on stderr, unless it shall be quiet.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            self.stderr(text);
+        }
+    }
+
+    /// An error on stderr.
+    pub(crate) fn error(&self, message: &str, hint: Option<&str>) {
+        let paint = self.paint_errors;
+        let mut text = format!("{} {message}", paint.red("error:"));
+        if let Some(hint) = hint {
+            let _ = write!(text, "\n{} {hint}", paint.cyan("hint:"));
+        }
+        self.stderr(&text);
+    }
+
+    /// A warning on stderr.
+    pub(crate) fn warning(&self, message: &str) {
+        self.stderr(&format!("{} {message}", self.paint_errors.yellow("warning:")));
+    }
+
+    /// What is wrong with a pipeline, on stderr.
+    pub(crate) fn diagnostics(&self, diagnostics: &[Diagnostic]) {
+        let all: Vec<_> = diagnostics.iter().map(|one| one.render(self.paint_errors.0)).collect();
+        self.stderr(&all.join("\n\n"));
+    }
+
+    fn stderr(&self, text: &str) {
+        // There is nobody to tell that stderr is closed.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint(pub(crate) bool);
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    pub(crate) fn red(self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
+    pub(crate) fn green(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    pub(crate) fn yellow(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    pub(crate) fn cyan(self, text: &str) -> String {
+        self.with("36", text)
+    }
+}
+
+/// A table as text: columns two spaces apart, a heading, numbers to the right.
+///
+/// `columns` is the heading and whether the column is of numbers. Nothing is coloured but the heading.
+pub(crate) fn table(columns: &[(&str, bool)], rows: &[Vec<String>], paint: Paint) -> String {
+    let width = |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> =
+        columns.iter().enumerate().map(|(i, (name, _))| width(i).max(name.chars().count())).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for ((cell, (_, number)), width) in cells.zip(columns).zip(&widths) {
+            let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
+            let _ = if *number { write!(line, "  {pad}{cell}") } else { write!(line, "  {cell}{pad}") };
+        }
+        line.truncate(line.trim_end().len());
+        line
+    };
+    let mut text = paint.dim(&line(&mut columns.iter().map(|(name, _)| *name)));
+    text.push('\n');
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+        text.push('\n');
+    }
+    text
+}
+
+/// `12,345`
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `0.9753`, `12,034`, `1.2e-5`: four digits after the point, or as many as it takes.
+pub(crate) fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return if value.is_nan() { "not a number".to_owned() } else { value.to_string() };
+    }
+    let size = value.abs();
+    if value.fract() == 0.0 && size < 1e15 {
+        let sign = if value < 0.0 { "-" } else { "" };
+        return format!("{sign}{}", count(size as u64));
+    }
+    if size < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
+}
+
+/// `12 ms`, `3.4 s`, `2 m 05 s`, `1 h 02 m`
+pub(crate) fn span(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 1.0 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else if seconds < 59.95 {
+        format!("{seconds:.1} s")
+    } else {
+        let whole = seconds.round() as u64;
+        if whole < 3600 {
+            format!("{} m {:02} s", whole / 60, whole % 60)
+        } else {
+            format!("{} h {:02} m", whole / 3600, whole % 3600 / 60)
+        }
+    }
+}
+
+/// `12 B`, `3.4 kB`, `5.6 MB`
+pub(crate) fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            return if unit == "B" { format!("{value:.0} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people_are_rounded_and_have_units() {
+        let numbers = [0.97531, 1.0, -12_345.0, 0.000_012_34, f64::NAN, 0.5, 1234.5].map(number);
+        assert_eq!(numbers, ["0.9753", "1", "-12,345", "1.23e-5", "not a number", "0.5000", "1234.5000"]);
+        let spans = [12u64, 3_400, 59_960, 125_000, 3_720_000].map(|ms| span(Duration::from_millis(ms)));
+        assert_eq!(spans, ["12 ms", "3.4 s", "1 m 00 s", "2 m 05 s", "1 h 02 m"]);
+        assert_eq!([12, 3_400, 5_600_000].map(size), ["12 B", "3.4 kB", "5.6 MB"]);
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["image".into(), "10,000".into()], vec!["t".into(), "7".into()]];
+        let text = table(&[("stage", false), ("rows", true)], &rows, Paint(false));
+        assert_eq!(text, "  stage    rows\n  image  10,000\n  t           7\n");
+    }
+}

@@ -1,0 +1,258 @@
+//! A recorded run for people and programs: the end of `runner run`, and `runner show`.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use runner_store::{FileRecord, GateRecord, Metric, Run, RunStatus, StageRecord, Store, TaskStatus, Time};
+use serde_json::{Value, json};
+
+use crate::{
+    app::App,
+    failure::Failure,
+    output::{count, number, span, table},
+};
+
+/// What is recorded of a run.
+pub(crate) struct Summary {
+    run: Run,
+    stages: Vec<StageRecord>,
+    metrics: Vec<Metric>,
+    gates: Vec<GateRecord>,
+    /// The files for people, and where a copy of each lies; `None` if its content is gone.
+    files: Vec<(FileRecord, Option<PathBuf>)>,
+}
+
+impl Summary {
+    /// Reads it, and puts copies of the files for people where they can be opened.
+    pub(crate) async fn load(app: &App<'_>, store: &Store, run: Run) -> Result<Self, Failure> {
+        let records = store.records();
+        let mut files = Vec::new();
+        for file in records.files(&run.id).await? {
+            let path = place(store, &run.id, &file).await.map_err(|failure| app.output.warning(&failure.to_string()));
+            files.push((file, path.ok()));
+        }
+        Ok(Self {
+            stages: records.stages(&run.id).await?,
+            metrics: records.metrics(&run.id).await?,
+            gates: records.gates(&run.id).await?,
+            files,
+            run,
+        })
+    }
+
+    /// The document that `show --json` prints.
+    pub(crate) fn document(&self) -> Value {
+        let run = &self.run;
+        let metrics: BTreeMap<_, _> = self
+            .metrics
+            .iter()
+            .map(|it| (&it.name, json!({"value": it.value, "n": it.n, "n_bad": it.n_bad})))
+            .collect();
+        let stages: Vec<_> = self
+            .stages
+            .iter()
+            .map(|it| {
+                json!({
+                    "stage": it.name,
+                    "kind": it.kind,
+                    "status": it.status,
+                    "tasks": {"executed": it.executed, "cached": it.cached},
+                    "rows": it.rows,
+                    "bad": it.bad,
+                    "seconds": it.seconds,
+                    "manifest": it.manifest,
+                    "error": it.error,
+                })
+            })
+            .collect();
+        let gates: Vec<_> = self
+            .gates
+            .iter()
+            .map(|it| {
+                json!({
+                    "gate": it.name,
+                    "metric": it.metric,
+                    "value": it.value,
+                    "min": it.min,
+                    "max": it.max,
+                    "passed": it.passed,
+                })
+            })
+            .collect();
+        let files: Vec<_> = self
+            .files
+            .iter()
+            .map(|(it, path)| json!({"stage": it.stage, "name": it.name, "path": path, "digest": it.digest, "bytes": it.bytes}))
+            .collect();
+        json!({
+            "run": run.id,
+            "pipeline": run.pipeline,
+            "status": run.status,
+            "reason": run.reason,
+            "started": moment(run.started),
+            "ended": run.ended.map(moment),
+            "params": run.params,
+            "limit": run.limit,
+            "command": run.command,
+            "folder": run.folder,
+            "host": run.host,
+            "version": run.version,
+            "metrics": metrics,
+            "stages": stages,
+            "gates": gates,
+            "files": files,
+            "tasks": {"executed": run.executed, "cached": run.cached},
+        })
+    }
+
+    /// The tables that people read.
+    pub(crate) fn text(&self, app: &App<'_>) -> String {
+        let paint = app.output.paint;
+        let mut text = String::new();
+        if !self.metrics.is_empty() {
+            text.push_str(&self.metrics_table(app));
+            text.push('\n');
+        }
+        if !self.gates.is_empty() {
+            for gate in &self.gates {
+                let _ = writeln!(text, "  {}", gate_line(gate, app));
+            }
+            text.push('\n');
+        }
+        if !app.output.quiet {
+            text.push_str(&self.stages_table(app));
+            text.push('\n');
+            let pictures = self.files.iter().filter_map(|(file, path)| Some((file, path.as_ref()?)));
+            let rows: Vec<_> = pictures.map(|(file, path)| vec![file.stage.clone(), app.short(path)]).collect();
+            if !rows.is_empty() {
+                let _ = writeln!(text, "{}", table(&[("files", false), ("", false)], &rows, paint));
+            }
+        }
+        let run = &self.run;
+        let status = match run.status {
+            RunStatus::Succeeded => paint.green("succeeded"),
+            RunStatus::Failed => paint.red("failed"),
+            other => paint.yellow(other.as_str()),
+        };
+        let reason = run.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let took = duration(run).map(|time| format!(" in {}", span(time))).unwrap_or_default();
+        let tasks = format!("{} tasks executed, {} cached", count(run.executed), count(run.cached));
+        let _ = writeln!(text, "run {} {status}{took}, {tasks}{reason}", paint.bold(&run.id));
+        if !app.output.quiet {
+            let _ = writeln!(text, "  runner show {}", run.id);
+            if let Some(stage) = self.exportable() {
+                let _ = writeln!(text, "  runner export {} '{stage}' -o {}.parquet", run.id, plain(&stage));
+            }
+        }
+        text
+    }
+
+    /// Says on stderr what went wrong.
+    pub(crate) fn tell_trouble(&self, app: &App<'_>) {
+        match (&self.run.reason, self.run.status) {
+            (Some(reason), RunStatus::Failed) => app.output.error(reason, None),
+            (None, RunStatus::Failed) => app.output.error("the run failed", None),
+            _ => {}
+        }
+    }
+
+    fn metrics_table(&self, app: &App<'_>) -> String {
+        let optional = |number: Option<u64>| number.map(count).unwrap_or_default();
+        let rows: Vec<_> = self
+            .metrics
+            .iter()
+            .map(|it| vec![it.name.clone(), number(it.value), optional(it.n), optional(it.n_bad)])
+            .collect();
+        table(&[("metric", false), ("value", true), ("n", true), ("n_bad", true)], &rows, app.output.paint)
+    }
+
+    fn stages_table(&self, app: &App<'_>) -> String {
+        let some = |number: u64| if number > 0 { count(number) } else { String::new() };
+        let rows: Vec<_> = self
+            .stages
+            .iter()
+            .map(|it| {
+                let time = Duration::from_secs_f64(it.seconds.max(0.0));
+                vec![
+                    it.name.clone(),
+                    it.kind.clone(),
+                    it.status.to_string(),
+                    some(it.executed),
+                    some(it.cached),
+                    some(it.rows),
+                    some(it.bad),
+                    if it.seconds > 0.0 { span(time) } else { String::new() },
+                ]
+            })
+            .collect();
+        let columns = [
+            ("stage", false),
+            ("kind", false),
+            ("status", false),
+            ("executed", true),
+            ("cached", true),
+            ("rows", true),
+            ("bad", true),
+            ("time", true),
+        ];
+        table(&columns, &rows, app.output.paint)
+    }
+
+    /// A stage whose rows somebody may want: the last that stored some.
+    fn exportable(&self) -> Option<String> {
+        let stored =
+            |it: &&StageRecord| it.manifest.is_some() && matches!(it.status, TaskStatus::Done | TaskStatus::Cached);
+        let rows = |it: &&StageRecord| stored(it) && it.rows > 0 && it.kind != "metrics";
+        let last = self.stages.iter().rfind(rows).or_else(|| self.stages.iter().find(stored));
+        last.map(|it| it.name.clone())
+    }
+}
+
+fn gate_line(gate: &GateRecord, app: &App<'_>) -> String {
+    let paint = app.output.paint;
+    let bounds = [("≥", gate.min), ("≤", gate.max)];
+    let bounds = bounds.iter().filter_map(|(sign, bound)| Some(format!("{sign} {}", number((*bound)?))));
+    let value = gate.value.map_or_else(|| "missing".to_owned(), number);
+    let verdict = if gate.passed { paint.green("met") } else { paint.red("not met") };
+    format!(
+        "gate {} {verdict}: {} is {value}, wanted {}",
+        gate.name,
+        gate.metric,
+        bounds.collect::<Vec<_>>().join(" and ")
+    )
+}
+
+/// A copy of a file for people: `STORE/runs/RUN/STAGE/NAME`. A copy, so that whoever changes it harms nothing.
+async fn place(store: &Store, run: &str, file: &FileRecord) -> Result<PathBuf, Failure> {
+    let folder = store.root().join("runs").join(run).join(plain(&file.stage));
+    // A stage decides on the name; it shall not lead out of the folder.
+    let path = folder.join(Path::new(&file.name).file_name().unwrap_or_default());
+    if fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) {
+        return Ok(path);
+    }
+    let content = store.artifacts().get(&file.digest).await?;
+    fs::create_dir_all(&folder).map_err(Failure::file("make", &folder))?;
+    fs::write(&path, content).map_err(Failure::file("write", &path))?;
+    Ok(path)
+}
+
+/// A stage's name as a file name.
+fn plain(stage: &str) -> String {
+    stage.chars().map(|c| if c.is_alphanumeric() || "-_.=".contains(c) { c } else { '_' }).collect()
+}
+
+/// From start to end, or to now.
+pub(crate) fn duration(run: &Run) -> Option<Duration> {
+    (run.ended? - run.started).to_std().ok()
+}
+
+/// A moment as JSON has it.
+pub(crate) fn moment(time: Time) -> String {
+    // Milliseconds are what is recorded.
+    time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
