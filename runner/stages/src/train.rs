@@ -250,3 +250,141 @@ fn shuffled(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
     Random::new(seed, "train/order", &epoch.to_string()).shuffle(&mut order);
     order
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, atomic::AtomicBool};
+
+    use runner_contract::{Batch, CheckpointSlot, ColumnData, Context, ImageForm, ImageRef, ImagesBuilder, Progress};
+
+    use super::*;
+    use crate::testing::{Memory, bind, open, problems, rows};
+
+    /// Pictures of a bar at one of four places, with its place in words.
+    fn bars(n: usize, first: usize) -> Batch {
+        let mut images = ImagesBuilder::new(ImageForm::Pixels);
+        let (mut texts, mut claims, mut facts) = (Vec::new(), Vec::new(), Vec::new());
+        for i in first..first + n {
+            let data: Vec<u8> = (0..64).map(|at| if at / 16 == i % 4 { 200 + (i % 50) as u8 } else { 0 }).collect();
+            images.push(ImageRef::Pixels { height: 8, width: 8, channels: 1, data: &data }).unwrap();
+            let name = ["first", "second", "third", "fourth"][i % 4];
+            texts.push(vec![format!("the {name}"), format!("a {name} bar")]);
+            claims.push(vec![name.to_owned(), format!("{name};bar")]);
+            facts.push(vec![name.to_owned(), "bar".to_owned()]);
+        }
+        Batch::new((first..first + n).map(|i| format!("bar/{i}")).collect())
+            .with("image", ColumnData::Images(images))
+            .unwrap()
+            .with("captions", ColumnData::Texts(texts))
+            .unwrap()
+            .with("claims", ColumnData::Texts(claims))
+            .unwrap()
+            .with("facts", ColumnData::Texts(facts))
+            .unwrap()
+    }
+
+    fn settings(epochs: u64) -> Value {
+        let tower = json!({"width": 16, "layers": 1, "heads": 2});
+        json!({
+            "objective": "contrastive", "epochs": epochs, "batch": 16, "learning_rate": 0.01, "warmup": 2,
+            "vocabulary": 600, "context": 8, "checkpoint_every": 3, "validate_every": 4,
+            "augment": {"translate": 0.05},
+            "architecture": {"image_size": 8, "patch_size": 4, "dim": 8, "image": tower, "text": tower},
+        })
+    }
+
+    /// Keeps the checkpoint, and stops the run when it has been saved so many times.
+    #[derive(Default)]
+    struct Slot {
+        bytes: Mutex<Option<Vec<u8>>>,
+        saves: Mutex<usize>,
+        stop: Option<(usize, std::sync::Arc<AtomicBool>)>,
+    }
+
+    impl CheckpointSlot for Slot {
+        fn load(&self) -> Result<Option<Vec<u8>>, StageError> {
+            Ok(self.bytes.lock().unwrap().clone())
+        }
+
+        fn save(&self, bytes: Vec<u8>) -> Result<(), StageError> {
+            *self.bytes.lock().unwrap() = Some(bytes);
+            *self.saves.lock().unwrap() += 1;
+            if let Some((after, cancelled)) = &self.stop
+                && *self.saves.lock().unwrap() == *after
+            {
+                cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            Ok(())
+        }
+    }
+
+    #[derive(Default)]
+    struct Heard(Mutex<BTreeMap<String, Vec<(u64, f64)>>>);
+
+    impl Progress for Heard {
+        fn step(&self, _: u64, _: u64, _: &str) {}
+
+        fn metric(&self, name: &str, step: u64, value: f64) {
+            self.0.lock().unwrap().entry(name.to_owned()).or_default().push((step, value));
+        }
+    }
+
+    fn train(settings: Value, slot: &Slot, threads: usize) -> (Result<Outcome, StageError>, Heard) {
+        let (train, validation) = (bars(64, 0), bars(16, 64));
+        let batches = [("train", train.clone()), ("validation", validation.clone())];
+        let Stage::Job(job) = open("train", settings, &batches) else { panic!("not a job") };
+        let cancelled = slot.stop.as_ref().map(|(_, cancelled)| cancelled.clone()).unwrap_or_default();
+        let memory = Memory(batches.map(|(port, batch)| (port.to_owned(), batch)).into());
+        let heard = Heard::default();
+        let context =
+            JobContext { base: Context::new(threads, cancelled), access: &memory, checkpoint: slot, progress: &heard };
+        (job.run(&context), heard)
+    }
+
+    #[test]
+    fn training_learns_which_caption_belongs_to_which_picture() {
+        let (outcome, heard) = train(settings(12), &Slot::default(), 1);
+        let outcome = outcome.unwrap();
+        let heard = heard.0.into_inner().unwrap();
+        let losses = &heard["loss"];
+        assert_eq!(losses.len(), 48);
+        assert!(losses[47].1 < 0.5 * losses[0].1, "{losses:?}");
+        assert!(outcome.metrics["validation.recall1"] > 0.8, "{:?}", outcome.metrics);
+        let names: Vec<_> = outcome.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["loss.png", "accuracy.png", "training.csv"]);
+    }
+
+    #[test]
+    fn a_killed_training_goes_on_to_the_same_model() {
+        let (whole, _) = train(settings(3), &Slot::default(), 1);
+        let whole = whole.unwrap();
+        let mut slot = Slot { stop: Some((2, Default::default())), ..Slot::default() };
+        let (stopped, _) = train(settings(3), &slot, 1);
+        assert!(matches!(stopped, Err(StageError::Cancelled)));
+        slot.stop = None;
+        let (resumed, _) = train(settings(3), &slot, 2);
+        let resumed = resumed.unwrap();
+        assert!(whole.models["model"] == resumed.models["model"], "other weights after a resume with two threads");
+        assert_eq!(whole.files, resumed.files);
+        assert_eq!(whole.metrics, resumed.metrics);
+    }
+
+    #[test]
+    fn what_cannot_be_trained_with_is_named() {
+        let rows = rows(&[("train", &bars(2, 0))]);
+        let bound = bind("train", settings(1), &rows).unwrap();
+        assert!(bound.consumes["train"].contains(&Need::pixels("image")));
+        assert!(bound.consumes["train"].contains(&Need::column("facts")));
+        let mut wrong = settings(0);
+        wrong["architecture"]["patch_size"] = 3.into();
+        let found = problems("train", wrong, &rows);
+        assert_eq!(
+            found,
+            [
+                "with.epochs: expected at least 1",
+                "with.architecture: expected a `patch_size` that divides `image_size`"
+            ]
+        );
+        assert!(problems("train", json!({"objective": "contrastive", "epoch": 3}), &rows)[0].contains("epoch"));
+    }
+}

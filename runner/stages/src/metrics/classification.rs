@@ -181,7 +181,9 @@ impl Tally {
     /// Metrics, the table of classes, and the files. `images` holds the mistakes' pictures, and in which column.
     pub(super) fn outcome(&self, images: Option<(&Batch, &str)>) -> Result<Outcome, StageError> {
         let Some(candidates) = &self.candidates else {
-            return Err(StageError::new("no rows to measure: every row was left out before"));
+            // Nothing to measure is no failure: a filter may have left nothing. There is no accuracy then.
+            let rows = BTreeMap::from([("rows".to_owned(), batch(&[])?)]);
+            return Ok(Outcome { rows, metrics: BTreeMap::from([("n".to_owned(), 0.0)]), ..Outcome::default() });
         };
         let total: u64 = self.counts.values().sum();
         let right: u64 = self.counts.iter().filter(|((truth, predicted), _)| truth == predicted).map(|(_, n)| n).sum();
@@ -320,7 +322,7 @@ fn table(classes: &[Class]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use runner_contract::{ImageForm, ImageRef, ImagesBuilder};
+    use runner_contract::{ImageForm, ImageRef, ImagesBuilder, Schema};
     use serde_json::json;
 
     use super::*;
@@ -366,6 +368,13 @@ mod tests {
         let csv = String::from_utf8(outcome.files[3].bytes.clone()).unwrap();
         assert!(csv.starts_with("label,name,n,recall,precision\n0,a,2,0.5,0.5\n1,b,1,1,0.5\n"), "{csv}");
         assert!(csv.contains("\n4,\"e,f\",0,0,0\n"), "{csv}");
+    }
+
+    #[test]
+    fn no_rows_have_a_count_and_no_accuracy() {
+        let outcome = Tally::default().outcome(None).unwrap();
+        assert_eq!(outcome.metrics, BTreeMap::from([("n".to_owned(), 0.0)]));
+        assert_eq!(outcome.rows["rows"].schema(), Schema::new(columns()));
     }
 
     #[test]
