@@ -128,10 +128,9 @@ impl RowsReader {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
         let layout = layout(builder.metadata().file_metadata().key_value_metadata())?;
         let fields = builder.schema().fields().clone();
-        if layout.chunks.iter().any(|&rows| rows > 0) {
-            if let Some(missing) = columns.iter().find(|column| !fields.iter().any(|field| field.name() == *column)) {
-                return Err(RowsError::Layout(format!("they have no column `{missing}`")));
-            }
+        let missing = columns.iter().find(|column| !fields.iter().any(|field| field.name() == *column));
+        if let (Some(missing), true) = (missing, layout.chunks.iter().any(|&rows| rows > 0)) {
+            return Err(RowsError::Layout(format!("they have no column `{missing}`")));
         }
         let roots = (0..fields.len()).filter(|&i| fields[i].name() == ID || columns.contains(fields[i].name()));
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);

@@ -2,5 +2,7 @@
 
 mod cache;
 mod failures;
+mod killed;
 mod shapes;
+#[expect(clippy::unwrap_used, reason = "what the tests are made of")]
 mod toys;

@@ -1,6 +1,6 @@
 //! A store in a temporary folder, and pipelines run over it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use runner_contract::Batch;
 use runner_engine::{Cancel, Config, Decoded, Engine, EngineError, Event, Plan, RunReport};
@@ -13,7 +13,9 @@ use super::{Control, Nothing, Toys, toys};
 
 pub(crate) struct Bench {
     pub(crate) control: Arc<Control>,
-    pub(crate) folder: TempDir,
+    pub(crate) folder: PathBuf,
+    /// Removed with the bench, unless it works in somebody else's folder.
+    _temporary: Option<TempDir>,
     pub(crate) events: Vec<Event>,
     threads: usize,
     registry: Arc<Toys>,
@@ -26,10 +28,17 @@ impl Bench {
     }
 
     pub(crate) fn with_threads(threads: usize) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().to_owned();
+        Self { _temporary: Some(temporary), ..Self::at(folder, threads) }
+    }
+
+    /// Over the store in this folder.
+    pub(crate) fn at(folder: PathBuf, threads: usize) -> Self {
         let control = Arc::new(Control::default());
         let registry = toys(&control);
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { control, folder: tempfile::tempdir().unwrap(), events: Vec::new(), threads, registry, tokio }
+        Self { control, folder, _temporary: None, events: Vec::new(), threads, registry, tokio }
     }
 
     pub(crate) fn pipeline(&self, stages: &str) -> Pipeline {
@@ -42,7 +51,7 @@ impl Bench {
 
     /// A new opening of the store, as a new process would do it.
     fn engine(&self) -> Engine {
-        let store = self.tokio.block_on(Store::open(self.folder.path())).unwrap();
+        let store = self.tokio.block_on(Store::open(&self.folder)).unwrap();
         let config = Config {
             threads: self.threads,
             backend: "toy".into(),
@@ -59,7 +68,7 @@ impl Bench {
     }
 
     pub(crate) fn store(&self) -> Store {
-        self.tokio.block_on(Store::open(self.folder.path())).unwrap()
+        self.tokio.block_on(Store::open(&self.folder)).unwrap()
     }
 
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
