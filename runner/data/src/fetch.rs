@@ -150,8 +150,8 @@ pub fn fetch(
             continue;
         }
         let bytes = match from {
-            Some(from) => file.from_folder(from)?,
-            None => file.from_mirrors(collection.name, collection.mirrors, progress)?,
+            Some(from) => file.find_in(from)?,
+            None => file.get(collection.name, collection.mirrors, progress)?,
         };
         put(&target, &bytes)?;
         fetched.added += 1;
@@ -178,7 +178,7 @@ impl Remote {
         Ok(bytes)
     }
 
-    fn from_folder(&self, folder: &Path) -> Result<Vec<u8>, DataError> {
+    fn find_in(&self, folder: &Path) -> Result<Vec<u8>, DataError> {
         let dotted = self.name.replacen("-idx", ".idx", 1);
         let candidates = [self.name, &dotted].map(|name| [folder.join(name), folder.join(format!("{name}.gz"))]);
         let Some(path) = candidates.iter().flatten().find(|path| path.is_file()) else {
@@ -188,7 +188,7 @@ impl Remote {
         self.unpack(read(path)?, &path.display().to_string())
     }
 
-    fn from_mirrors(
+    fn get(
         &self,
         collection: &str,
         mirrors: &[&str],
@@ -288,7 +288,7 @@ mod tests {
     fn a_download_is_checked_and_the_next_mirror_is_asked() {
         let (bad, good) = (serve(b"hallo"), serve(b"hello"));
         let mut parts = 0;
-        let bytes = FILE.from_mirrors("mnist", &[&bad, &good], &mut |_| parts += 1).unwrap();
+        let bytes = FILE.get("mnist", &[&bad, &good], &mut |_| parts += 1).unwrap();
         assert_eq!(bytes, b"hello");
         assert!(parts >= 2);
     }
@@ -297,7 +297,7 @@ mod tests {
     fn without_network_the_error_names_the_url_and_the_way_out() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mirror = format!("http://{address}");
-        let error = FILE.from_mirrors("mnist", &[&mirror], &mut |_| ()).unwrap_err().to_string();
+        let error = FILE.get("mnist", &[&mirror], &mut |_| ()).unwrap_err().to_string();
         assert!(error.contains(&format!("{mirror}/f-idx1-ubyte.gz")), "{error}");
         assert!(error.contains("runner dataset fetch mnist --from FOLDER"), "{error}");
     }

@@ -20,6 +20,7 @@ use crate::{
 /// OpenAI CLIP's channel means, of values in 0..1.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// OpenAI CLIP's channel standard deviations, of values in 0..1.
+#[expect(clippy::excessive_precision, reason = "the digits that every config writes")]
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 
 /// To which size pictures are resized.
@@ -292,7 +293,7 @@ impl Config<'_> {
             Some(value) => value.as_f64().ok_or_else(|| format!("`rescale_factor` is {value}, expected a number"))?,
         };
         let (mean, std) = (self.channels("image_mean", CLIP_MEAN)?, self.channels("image_std", CLIP_STD)?);
-        if std.iter().any(|value| *value == 0.0) {
+        if std.contains(&0.0) {
             return Err("`image_std` holds a 0".into());
         }
         let torchvision = match self.get("backend").map(|value| value.as_str().unwrap_or_default()) {

@@ -1,0 +1,124 @@
+//! Tokens equal transformers' `CLIPTokenizer`, the clean-up OpenAI's. Golden values: `reference/tokenizer.py`.
+
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+use runner_data::{Cleaning, ClipTokenizer, clean, train_tokenizer};
+use serde_json::Value;
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizer")
+}
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("golden/tokens.json")).unwrap()
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+#[test]
+fn tokens_equal_those_of_transformers() {
+    let tokenizer = ClipTokenizer::from_folder(&folder()).unwrap();
+    assert_eq!(tokenizer.cleaning(), Cleaning::None);
+    let golden = golden();
+    let lines = golden["lines"].as_array().unwrap();
+    assert!(lines.len() > 50);
+    for line in lines {
+        let text = line["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text).unwrap(), ids(&line["ids"]), "{text:?}");
+    }
+}
+
+#[test]
+fn vocab_and_merges_make_the_same_tokenizer_as_tokenizer_json() {
+    let whole: Value = serde_json::from_str(&fs::read_to_string(folder().join("tokenizer.json")).unwrap()).unwrap();
+    let merges = whole["model"]["merges"].as_array().unwrap().iter().map(|pair| strings(pair).join(" "));
+    let merges = format!("#version: 0.2\n{}\n", merges.collect::<Vec<_>>().join("\n"));
+    let temporary = tempfile::tempdir().unwrap();
+    fs::write(temporary.path().join("vocab.json"), whole["model"]["vocab"].to_string()).unwrap();
+    fs::write(temporary.path().join("merges.txt"), merges).unwrap();
+    let tokenizer = ClipTokenizer::from_folder(temporary.path()).unwrap();
+    let again = ClipTokenizer::from_json(&tokenizer.to_json().unwrap(), Some(&tokenizer.config_json())).unwrap();
+    for line in golden()["lines"].as_array().unwrap() {
+        let text = line["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text).unwrap(), ids(&line["ids"]), "{text:?}");
+        assert_eq!(again.encode(text).unwrap(), ids(&line["ids"]), "{text:?}");
+    }
+    assert_eq!((again.context(), again.pad(), again.end()), (77, tokenizer.end(), tokenizer.end()));
+}
+
+#[test]
+fn text_that_is_too_long_keeps_the_end_token_and_short_text_is_padded_with_it() {
+    let tokenizer = ClipTokenizer::from_folder(&folder()).unwrap().with_context(10);
+    let long = tokenizer.encode(&"photo ".repeat(200)).unwrap();
+    assert_eq!((long.len(), long[0], long[9]), (10, tokenizer.start(), tokenizer.end()));
+    let short = tokenizer.encode_padded("photo").unwrap();
+    assert_eq!(short.len(), 10);
+    assert!(short[2..].iter().all(|id| *id == tokenizer.end()));
+}
+
+#[test]
+fn clean_up_equals_openais() {
+    for line in golden()["lines"].as_array().unwrap() {
+        let text = line["text"].as_str().unwrap();
+        assert_eq!(clean(text), line["cleaned"].as_str().unwrap(), "{text:?}");
+    }
+}
+
+#[test]
+fn training_learns_the_merges_that_the_reference_learns() {
+    let golden = golden();
+    let merges = golden["merges"].as_array().unwrap();
+    let tokenizer = train_tokenizer(strings(&golden["corpus"]), 514 + merges.len(), 32).unwrap();
+    let json: Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
+    assert_eq!(json["model"]["merges"].as_array().unwrap(), merges);
+    assert_eq!(tokenizer.vocab_size(), 514 + merges.len());
+    assert_eq!(tokenizer.encode("a photo of a photo").unwrap().len(), 7);
+    assert_eq!(tokenizer.context(), 32);
+    // The ids of the special tokens are the last, as in OpenAI's vocabulary.
+    assert_eq!(tokenizer.end() as usize, tokenizer.vocab_size() - 1);
+    assert!(train_tokenizer(Vec::new(), 100, 77).unwrap_err().to_string().contains("at least 514 tokens"));
+}
+
+#[test]
+fn what_is_no_clip_tokenizer_is_named() {
+    let temporary = tempfile::tempdir().unwrap();
+    let error = |name: &str, content: &str| {
+        for file in fs::read_dir(temporary.path()).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        fs::write(temporary.path().join(name), content).unwrap();
+        ClipTokenizer::from_folder(temporary.path()).unwrap_err().to_string()
+    };
+    assert!(error("other", "").contains("expected tokenizer.json, or vocab.json and merges.txt"));
+    assert!(error("tokenizer.json", "{").contains("tokenizer.json: not a tokenizer"));
+    assert!(error("bpe_simple_vocab_16e6.txt.gz", "#v\na b\n").contains("expected 48894 merges"));
+    fs::write(temporary.path().join("vocab.json"), "{\"a\": 0}").unwrap();
+    fs::write(temporary.path().join("merges.txt"), "a b c\n").unwrap();
+    let error = ClipTokenizer::from_folder(temporary.path()).unwrap_err().to_string();
+    assert!(error.contains("merges.txt, line 1: expected two tokens"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_ids_of_the_vocabulary(text in any::<String>()) {
+        let tokenizer = ClipTokenizer::from_folder(&folder()).unwrap();
+        for tokenizer in [tokenizer.clone().with_cleaning(Cleaning::OpenAi), tokenizer] {
+            let ids = tokenizer.encode(&text).unwrap();
+            prop_assert!((2..=77).contains(&ids.len()));
+            prop_assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
+        }
+    }
+
+    #[test]
+    fn cleaned_text_has_no_white_space_to_collapse(text in "(&[a-zA-Z#0-9]{0,6};?|Ã.|â€.|\\PC|\\s|\u{1b}\\[[0-9;]*m?){0,30}") {
+        let cleaned = clean(&text);
+        prop_assert!(!cleaned.contains("  ") && cleaned.trim() == cleaned, "{cleaned:?}");
+    }
+}
