@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use runner_contract::{
-    Batch, Column, ColumnData, ColumnType, Context, Input, Inputs, KindInfo, PortKind, Prepared, Problem, Produced,
+    Batch, Column, ColumnData, ColumnType, Context, ID, Input, Inputs, KindInfo, PortKind, Prepared, Problem, Produced,
     Shape, Stage, StageError, Stream,
 };
 use schemars::JsonSchema;
@@ -31,6 +31,20 @@ struct Settings {
     /// What the cosines are multiplied by. Left out: the model's own `logit_scale`.
     #[serde(default)]
     logit_scale: Option<f64>,
+    /// Score each query against one candidate only: the one that it belongs to. Then there is one score a row and no
+    /// prediction.
+    #[serde(default)]
+    pair: Option<Pair>,
+}
+
+/// Which candidate a query belongs to: the one whose value is the query's.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    /// A text column of the queries, for instance `parent`, or `id`.
+    query: String,
+    /// A text column of the candidates, or `id`.
+    candidate: String,
 }
 
 struct Score;
@@ -87,7 +101,21 @@ impl Definition for Score {
         if settings.logit_scale.is_some_and(|scale| !scale.is_finite() || scale <= 0.0) {
             binding.problem(Problem::setting("logit_scale", "expected a number above 0"));
         }
-        let mut columns = vec![Column::new("scores", ColumnType::Scores), Column::new("prediction", ColumnType::Label)];
+        let mut columns = vec![Column::new("scores", ColumnType::Scores)];
+        match &settings.pair {
+            None => columns.push(Column::new("prediction", ColumnType::Label)),
+            Some(pair) => {
+                for (port, name) in [("queries", &pair.query), ("candidates", &pair.candidate)] {
+                    if name != ID {
+                        binding.column(port, name, "text", |kind| *kind == ColumnType::Text);
+                    }
+                }
+                if settings.probabilities {
+                    let message = "one candidate a query has no probabilities";
+                    binding.problem(Problem::setting("probabilities", message).hint("remove it, or `pair`"));
+                }
+            }
+        }
         if settings.probabilities {
             columns.push(Column::new("probabilities", ColumnType::Scores));
         }
@@ -159,6 +187,51 @@ impl Stream for Scorer {
         }
         let scale = self.scale(queries, rows)?;
         let candidates = Candidates::read(rows)?;
+        let produced = match &self.0.pair {
+            None => self.all(queries, &candidates, scale)?,
+            Some(pair) => pairs(pair, queries, rows, &candidates, scale)?,
+        };
+        Ok(BTreeMap::from([("rows".to_owned(), produced)]))
+    }
+}
+
+const NOT_FINITE: &str = "its embedding is not finite";
+
+/// Each query against the candidate that it belongs to.
+fn pairs(
+    pair: &Pair,
+    queries: &Batch,
+    rows: &Batch,
+    candidates: &Candidates,
+    scale: f32,
+) -> Result<Produced, StageError> {
+    let (values, dim) = queries.vectors("embedding")?;
+    let places: BTreeMap<_, _> = rows.text(&pair.candidate)?.iter().flatten().zip(0usize..).collect();
+    let (mut take, mut scores, mut output) = (Vec::new(), Vec::new(), Produced::default());
+    let (ids, wanted) = (queries.ids()?, queries.text(&pair.query)?);
+    for (i, query) in values.chunks_exact(dim.max(1)).enumerate() {
+        let mut bad = |reason: String| output.bad.push((ids.value(i).to_owned(), reason));
+        let Some(place) = places.get(wanted.value(i)) else {
+            bad(format!("no candidate has the {} `{}`", pair.candidate, wanted.value(i)));
+            continue;
+        };
+        let mut query = query.to_vec();
+        normalize(&mut query);
+        let score = scale * dot(&query, &candidates.vectors[place * dim..][..dim]);
+        if !score.is_finite() {
+            bad(NOT_FINITE.to_owned());
+            continue;
+        }
+        scores.push(score);
+        take.push(i as u32);
+    }
+    output.take = (take.len() < queries.len()).then_some(take);
+    Ok(output.column("scores", ColumnData::Scores(scores, 1))?)
+}
+
+impl Scorer {
+    /// Each query against all candidates.
+    fn all(&self, queries: &Batch, candidates: &Candidates, scale: f32) -> Result<Produced, StageError> {
         let (values, dim) = queries.vectors("embedding")?;
         let width = candidates.labels.len();
         let mut output = Produced::default();
@@ -176,7 +249,7 @@ impl Stream for Scorer {
                     scores.extend(row);
                     take.push(i as u32);
                 }
-                _ => output.bad.push((ids.value(i).to_owned(), "its embedding is not finite".into())),
+                _ => output.bad.push((ids.value(i).to_owned(), NOT_FINITE.into())),
             }
         }
         let probabilities = self.0.probabilities.then(|| {
@@ -192,11 +265,9 @@ impl Stream for Scorer {
         if let Some(probabilities) = probabilities {
             output = output.column_with("probabilities", ColumnData::Scores(probabilities, width), metadata)?;
         }
-        Ok(BTreeMap::from([("rows".to_owned(), output)]))
+        Ok(output)
     }
-}
 
-impl Scorer {
     fn scale(&self, queries: &Batch, candidates: &Batch) -> Result<f32, StageError> {
         if let Some(scale) = self.0.logit_scale {
             return Ok(scale as f32);
@@ -265,6 +336,18 @@ mod tests {
         let context = crate::testing::context(&[("candidates", candidates)]);
         let result = stream.apply(&context, &BTreeMap::from([("queries".into(), queries)]), Box::new(()));
         assert!(result.err().unwrap().to_string().contains("different models"));
+    }
+
+    #[test]
+    fn a_pair_is_scored_alone_and_a_query_without_its_candidate_is_bad() {
+        let queries = vectors(&[3.0, 4.0, 0.0, 1.0, 1.0, 0.0], b"m", "10")
+            .with("parent", ColumnData::Text(["r1", "r0", "r9"].map(str::to_owned).to_vec()))
+            .unwrap();
+        let settings = json!({"pair": {"query": "parent", "candidate": "id"}});
+        let out = try_apply("score", settings, &[("queries", queries)], &[("candidates", classes(b"m"))]).unwrap();
+        let (scores, width) = out["rows"].vectors("scores").unwrap();
+        assert_eq!((out["rows"].len(), width), (2, 1));
+        assert!((scores[0] - 8.0).abs() < 1e-5 && scores[1].abs() < 1e-5, "{scores:?}");
     }
 
     #[test]

@@ -214,7 +214,6 @@ impl Training {
             "trained_on": {"rows": rows, "steps": state.history.steps()},
             "settings": self.settings,
             "figures": metrics,
-            "held_out_templates": crate::HELD_OUT_TEMPLATES,
         });
         let model = state.trainer.export(precision, Some(card.to_string()));
         metrics.insert("bytes".into(), model.len() as f64);

@@ -138,9 +138,10 @@ impl Examples {
         (self.images, texts)
     }
 
-    /// Every row's captions, for the vocabulary: a caption as often as it occurs.
-    pub(super) fn caption_texts(&self) -> impl Iterator<Item = String> + '_ {
-        self.of_row.iter().flatten().map(|&caption| self.captions[caption as usize].0.clone())
+    /// The captions that the vocabulary is learned from: each once, however often it occurs, so that a thousand pictures
+    /// with one sentence weigh no more than one.
+    pub(super) fn distinct_captions(&self) -> impl Iterator<Item = String> + '_ {
+        self.captions.iter().map(|(text, _)| text.clone())
     }
 }
 

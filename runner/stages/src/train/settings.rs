@@ -272,7 +272,7 @@ impl Settings {
 
     /// The tokenizer that the captions give.
     pub(super) fn tokenizer(&self, examples: &Examples) -> Result<ClipTokenizer, StageError> {
-        train_tokenizer(examples.caption_texts(), self.vocabulary, self.context)
+        train_tokenizer(examples.distinct_captions(), self.vocabulary, self.context)
             .map_err(|error| StageError::because("the vocabulary cannot be learned", error))
     }
 }
