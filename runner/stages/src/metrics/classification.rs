@@ -261,7 +261,7 @@ impl Tally {
                 let image = *by_id.get(mistake.id.as_str())?;
                 let above = format!("true: {}", candidates.name(mistake.truth));
                 let percent = (100.0 * mistake.probability).round();
-                Tile::new(image, above, format!("{}, {percent} %", candidates.name(mistake.predicted)))
+                Tile::new(image, above, format!("said {}, {percent} %", candidates.name(mistake.predicted)))
             })
             .collect();
         Ok(Grid { title: "misclassified".into(), subtitle, tiles })

@@ -30,8 +30,11 @@ struct Layout {
     cell: u32,
     left: u32,
     top: u32,
-    bottom: u32,
+    /// From the cells down to the word `predicted`.
+    below: u32,
     font: u32,
+    /// The names of columns are read from left to right.
+    lying: bool,
 }
 
 const TITLE: u32 = 26;
@@ -44,26 +47,28 @@ impl Confusion {
         let font = (cell / 3).clamp(13, 19);
         let widest = self.names.iter().map(|name| text_width(name, font)).max().unwrap_or(0);
         let labels = widest.clamp(LABELS.0, LABELS.1);
-        Layout { cell, left: MARGIN + 34 + labels + 10, top: MARGIN + 78, bottom: labels + 56 + MARGIN, font }
+        // Names below the columns lie where they fit into a cell, and stand where they do not.
+        let below = if widest + 6 <= cell { font + 20 } else { labels + 20 };
+        Layout { cell, left: MARGIN + 34 + labels + 10, top: MARGIN + 78, below, font, lying: widest + 6 <= cell }
     }
 
     /// The colour of a cell: blue on the diagonal, orange elsewhere, by the share of the row. The square root makes rare mistakes visible.
     fn color(&self, row: usize, column: usize) -> plotters::style::RGBColor {
         let total: u64 = self.counts[row].iter().sum();
         let share = self.counts[row][column] as f64 / total.max(1) as f64;
-        if row == column { mix(PAPER, BLUE, share) } else { mix(PAPER, ORANGE, share.sqrt()) }
+        if row == column { mix(PAPER, BLUE, share) } else { mix(PAPER, ORANGE, 0.12 + 0.88 * share.sqrt()) }
     }
 }
 
 impl Picture for Confusion {
     fn size(&self) -> (u32, u32) {
-        let Layout { cell, left, top, bottom, .. } = self.layout();
+        let Layout { cell, left, top, below, .. } = self.layout();
         let side = cell * self.names.len() as u32;
-        ((left + side + MARGIN).max(480), top + side + bottom)
+        ((left + side + MARGIN).max(480), top + side + below + 20 + MARGIN)
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
-        let Layout { cell, left, top, font, .. } = self.layout();
+        let Layout { cell, left, top, font, below, lying } = self.layout();
         let n = self.names.len();
         let side = cell * n as u32;
         let (left, top, cell, side) = (left as i32, top as i32, cell as i32, side as i32);
@@ -100,13 +105,12 @@ impl Picture for Confusion {
         }
         // Labels one under the other need their own height each.
         let every = (font as usize + 4).div_ceil(cell as usize).max(1);
-        let short = self.names.iter().all(|name| text_width(name, font) + 6 <= cell as u32);
         for (i, name) in self.names.iter().enumerate().step_by(every) {
             let name = fitted(name, font, LABELS.1);
             let middle = i as i32 * cell + cell / 2;
             let beside = text(font, INK, (HPos::Right, VPos::Center));
             area.draw(&Text::new(name.clone(), (left - 10, top + middle), beside))?;
-            if short {
+            if lying {
                 let below = text(font, INK, (HPos::Center, VPos::Top));
                 area.draw(&Text::new(name, (left + middle, top + side + 8), below))?;
             } else {
@@ -114,8 +118,7 @@ impl Picture for Confusion {
                 area.draw(&Text::new(name, (left + middle, top + side + 8), below))?;
             }
         }
-        let labels = self.names.iter().map(|name| text_width(name, font)).max().unwrap_or(0).clamp(LABELS.0, LABELS.1);
-        let below = top + side + if short { font as i32 + 20 } else { labels as i32 + 20 };
+        let below = top + side + below as i32;
         area.draw(&Text::new("predicted", (left + side / 2, below), text(16, FAINT, (HPos::Center, VPos::Top))))?;
         let beside = upright(16, FAINT, (HPos::Center, VPos::Top));
         area.draw(&Text::new("true", (MARGIN as i32, top + side / 2), beside))
