@@ -1,5 +1,7 @@
 //! Times a contrastive training step of a small CLIP and the image tower of ViT-B/32: `cargo bench -p runner-nn`.
 
+#![expect(clippy::print_stdout, reason = "the timings are the output")]
+
 use std::time::Instant;
 
 use runner_nn::{Activation, Attention, Backend, Block, Cpu, Dfdx, Error, LayerNorm, Linear, Session};

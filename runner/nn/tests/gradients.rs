@@ -1,6 +1,8 @@
 //! Our operations against dfdx's own: the same model on both, results and gradients of all parameters compared, on
 //! every instruction set of this machine and over shapes that fit no register.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use proptest::prelude::*;
 use runner_nn::{
     Activation, Attention, Backend, Block, Cpu, Epilogue, Isa, LayerNorm, Linear, Operations, Patches, Session, Step,

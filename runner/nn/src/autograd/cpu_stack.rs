@@ -42,24 +42,24 @@ impl BlockParameters {
     }
 }
 
-/// The values of all blocks, held for one pass.
-struct Held<'a>(Vec<(Parts<Option<RwLockReadGuard<'a, Vec<f32>>>>, f32, f32)>);
+/// The values of a block, held for one pass.
+struct Held<'a> {
+    parts: Parts<Option<RwLockReadGuard<'a, Vec<f32>>>>,
+    eps1: f32,
+    eps2: f32,
+}
 
-impl<'a> Held<'a> {
-    fn new(blocks: &'a [BlockParameters]) -> Self {
-        let hold = |block: &'a BlockParameters| {
-            (block.parts.each_ref().map(|part| part.as_ref().map(values)), block.eps1, block.eps2)
-        };
-        Self(blocks.iter().map(hold).collect())
+impl BlockParameters {
+    fn hold(&self) -> Held<'_> {
+        let parts = self.parts.each_ref().map(|part| part.as_ref().map(values));
+        Held { parts, eps1: self.eps1, eps2: self.eps2 }
     }
+}
 
-    fn slices(&self) -> Vec<BlockSlices<'_>> {
-        let slices = self.0.iter().map(|(parts, eps1, eps2)| BlockSlices {
-            parts: parts.each_ref().map(|part| part.as_ref().map_or(&[][..], |values| values.as_slice())),
-            eps1: *eps1,
-            eps2: *eps2,
-        });
-        slices.collect()
+impl Held<'_> {
+    fn slices(&self) -> BlockSlices<'_> {
+        let parts = self.parts.each_ref().map(|part| part.as_ref().map_or(&[][..], |values| values.as_slice()));
+        BlockSlices { parts, eps1: self.eps1, eps2: self.eps2 }
     }
 }
 
@@ -81,14 +81,16 @@ impl Cpu {
         let workers = self.workers().clone();
         let mut values = vec![0.0; rows * width];
         Tensor::copy_into(x, &mut values);
-        let held = Held::new(&blocks);
-        let kept = stack::forward(&workers, stack, &held.slices(), &mut values, T::OWNS_TAPE);
+        let held: Vec<Held<'_>> = blocks.iter().map(BlockParameters::hold).collect();
+        let slices: Vec<_> = held.iter().map(Held::slices).collect();
+        let kept = stack::forward(&workers, stack, &slices, &mut values, T::OWNS_TAPE);
         drop(held);
         let dx = slot(x);
         self.record(tape, width, values, move |mut dy, tensors| {
             let Some(kept) = kept else { return Ok(()) };
-            let held = Held::new(&blocks);
-            let sums = stack::backward(&workers, stack, &held.slices(), kept, &mut dy);
+            let held: Vec<Held<'_>> = blocks.iter().map(BlockParameters::hold).collect();
+            let slices: Vec<_> = held.iter().map(Held::slices).collect();
+            let sums = stack::backward(&workers, stack, &slices, kept, &mut dy);
             drop(held);
             let mut sums = sums.as_slice();
             for parameter in blocks.iter().flat_map(|block| &block.parts).flatten() {

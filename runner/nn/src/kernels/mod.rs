@@ -44,6 +44,8 @@ mod embedding;
 mod norm;
 mod product;
 mod simd;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 pub(crate) use activation::{activate, activate_backward, add, add_columns, add_to_rows, multiply};

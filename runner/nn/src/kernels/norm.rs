@@ -38,6 +38,7 @@ fn layer_norm_body<S: Simd>(s: S, x: &[f32], gain: &[f32], bias: &[f32], eps: f3
 
 kernel! {
     /// The gradients of [`layer_norm`] for `dy`, added to `dx`, `dgain` and `dbias`.
+    #[expect(clippy::too_many_arguments, reason = "one argument for each operand and gradient")]
     pub(crate) fn layer_norm_backward(
         x: &[f32], stats: &[f32], gain: &[f32], dy: &[f32], dx: &mut [f32], dgain: &mut [f32], dbias: &mut [f32],
     ) = layer_norm_backward_body;

@@ -24,7 +24,6 @@ pub(super) struct Rows<'a> {
 
 /// `c[i·c_row + j] = Σₚ a(i, p)·b(p, j)` for i < m, j < n, p < k, or added to what is there.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "three operands and three dimensions")]
 pub(super) fn small_product<S: Simd>(
     s: S,
     (m, n, k): (usize, usize, usize),
