@@ -49,7 +49,7 @@ impl<'a> App<'a> {
 
     /// Datasets and models, with relative paths below `folder`.
     pub(crate) fn services(&self, folder: &Path) -> Services {
-        let mut catalog = Catalog::new(folder);
+        let mut catalog = Catalog::new(folder).with_aliases(self.config.datasets.clone());
         if env::var_os("RUNNER_DATA").is_none_or(|value| value.is_empty())
             && let Some(data) = &self.config.data
         {

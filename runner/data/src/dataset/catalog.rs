@@ -1,7 +1,7 @@
 //! Dataset references to datasets.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     env, fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -67,19 +67,27 @@ const KNOWN: &[Known] = &[
 pub struct Catalog {
     root: PathBuf,
     cache: PathBuf,
+    aliases: BTreeMap<String, PathBuf>,
     open: Mutex<HashMap<String, Arc<dyn Dataset>>>,
 }
 
 impl Catalog {
     /// A catalogue whose relative paths start at `root`; downloads lie in [`Catalog::default_cache`].
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), cache: Self::default_cache(), open: Mutex::default() }
+        Self { root: root.into(), cache: Self::default_cache(), aliases: BTreeMap::new(), open: Mutex::default() }
     }
 
     /// The same with another folder of downloads.
     #[must_use]
     pub fn with_cache(mut self, cache: impl Into<PathBuf>) -> Self {
         self.cache = cache.into();
+        self
+    }
+
+    /// The same with names for paths: `mine` for a folder or file, `mine:train` for a split in it. They come before paths.
+    #[must_use]
+    pub fn with_aliases(mut self, aliases: BTreeMap<String, PathBuf>) -> Self {
+        self.aliases = aliases;
         self
     }
 
@@ -131,7 +139,20 @@ impl Catalog {
         }
     }
 
+    /// The path that a name of the user's stands for, split and all. Absolute, so that it is no such name itself.
+    fn aliased(&self, reference: &str) -> Option<String> {
+        let (name, split) = match reference.split_once(':') {
+            Some((name, split)) => (name, format!(":{split}")),
+            None => (reference, String::new()),
+        };
+        let path = self.root.join(self.aliases.get(name)?);
+        path.is_absolute().then(|| format!("{}{split}", path.display()))
+    }
+
     fn open_new(&self, reference: &str) -> Result<Arc<dyn Dataset>, DataError> {
+        if let Some(path) = self.aliased(reference) {
+            return self.open_new(&path);
+        }
         if reference == "mnist:test" {
             return Ok(Arc::new(Sharded::new(Digits::embedded_test()?)));
         }

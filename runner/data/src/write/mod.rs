@@ -23,7 +23,7 @@ pub struct Writer {
 }
 
 enum Format {
-    Parquet(parquet::Parquet),
+    Parquet(Box<parquet::Parquet>),
     Csv(Box<csv::Writer<File>>, Option<Vec<String>>),
     Lines(BufWriter<File>),
     Grid(grid::Grid, File),
@@ -42,7 +42,7 @@ impl Writer {
         let part = path.with_extension(format!("{ending}.part"));
         let file = File::create(&part).map_err(DataError::io("create", &part))?;
         let format = match ending.as_str() {
-            "parquet" => Format::Parquet(parquet::Parquet::new(file)),
+            "parquet" => Format::Parquet(Box::new(parquet::Parquet::new(file))),
             "csv" => Format::Csv(Box::new(csv::Writer::from_writer(file)), None),
             "jsonl" => Format::Lines(BufWriter::new(file)),
             _ => Format::Grid(grid::Grid::default(), file),
