@@ -2,22 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use runner_contract::{
-    Column, ColumnType, Digest, Input, KeyHasher, Kind, Output, PARENT, PortKind, Problem, Schema, Shape,
-};
-use serde_json::{Value, json};
+use runner_contract::{Input, Output, PortKind, Problem};
+use serde_json::Value;
 
 use crate::{
     check::{Check, Subject},
     declare::{Connection, Declared, Link, Origin},
-    expression::{Expression, Fault, Scope, Stop, noun},
+    expression::{Fault, Scope, Stop, noun},
+    flow::{Connected, Given, gives, same_rows},
     matrix::Matrices,
+    options::{Options, flag},
     order::Order,
     params::{Params, References},
-    pipeline::{Device, InputRef, StageDef},
+    pipeline::{InputRef, StageDef},
     reference::{Reference, instance_name},
-    report::{Mistake, Report, Span},
-    template::{self, Quality, is_template, report_stop},
+    report::{Mistake, Report},
+    template::{self, Quality, report_stop},
     yaml::{Data, Node},
 };
 
@@ -29,16 +29,6 @@ pub(crate) enum Instance {
     Skipped,
     /// Something is wrong with it, or with what it reads; reported.
     Bad,
-}
-
-/// What an output port gives, and which rows.
-#[derive(Clone)]
-pub(crate) struct Given {
-    output: Output,
-    /// The rows, as the output port that first had them: equal for ports whose rows can be joined by id.
-    lineage: (usize, String),
-    /// How it is made.
-    key: Digest,
 }
 
 /// Parameters and the coordinates of one instance.
@@ -92,7 +82,7 @@ impl<'a> Binder<'a> {
     pub(crate) fn run(&mut self, order: &Order, report: &mut Report) {
         self.instances = self.stages.iter().map(|_| Vec::new()).collect();
         for &index in &order.positions {
-            let Some(stage) = self.stages.get(index) else { continue };
+            let Some(stage) = self.stages.get(index).filter(|_| !report.is_full()) else { continue };
             let all = self.matrices.instances(index);
             let mut found = Vec::new();
             for coordinates in &all {
@@ -240,9 +230,9 @@ impl<'a> Binder<'a> {
                     }
                     Err(Problem { message, hint, .. }) => {
                         let near = Reference::parse(&reference).and_then(|reference| {
-                            report.suggest(reference.stage, self.stages.iter().map(|stage| stage.name))
+                            report.nearest(reference.stage, self.stages.iter().map(|stage| stage.name))
                         });
-                        let near = near.map(|near| format!("{near} (a stage)"));
+                        let near = near.map(|near| format!("did you mean the stage `{near}`?"));
                         report.add(Mistake::at(input.span, message).maybe_hint(near.or(hint)));
                         Feed::Unknown
                     }
@@ -293,17 +283,6 @@ impl<'a> Binder<'a> {
     }
 }
 
-/// What the connected ports of an instance receive.
-#[derive(Default)]
-struct Connected {
-    inputs: BTreeMap<String, InputRef>,
-    received: BTreeMap<String, Input>,
-    /// How each input is made, by port.
-    keys: Vec<(String, Digest)>,
-    /// Whose rows the `rows` ports read, in the order of the kind's ports.
-    lineages: Vec<(&'static str, (usize, String), Span)>,
-}
-
 /// What came of connecting a port.
 enum Feed {
     Connected,
@@ -311,138 +290,6 @@ enum Feed {
     Left,
     /// Something is wrong, which was reported.
     Unknown,
-}
-
-/// The keys of a stage that every kind has.
-struct Options {
-    keep: bool,
-    cache: bool,
-    device: Option<Device>,
-}
-
-impl Options {
-    fn read(stage: &Declared<'_>, scope: &InstanceScope<'_>, report: &mut Report) -> Option<Self> {
-        let keep = flag(stage.node.get("keep"), false, "keep", scope, report);
-        let cache = flag(stage.node.get("cache"), true, "cache", scope, report);
-        let device = match stage.node.get("device").map(|node| (node, value_of(node, scope, report))) {
-            None => Some(None),
-            Some((_, None)) => None,
-            Some((node, Some(value))) => {
-                let device = value.as_str().and_then(Device::parse);
-                if device.is_none() && (value.is_string() || is_template(node.text().unwrap_or_default())) {
-                    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                    let mistake = Mistake::at(node.span, format!("unknown device `{shown}`"));
-                    report.add(mistake.hint("there are `cpu`, `cuda` and `cuda:N`"));
-                }
-                device.map(Some)
-            }
-        };
-        Some(Self { keep: keep?, cache: cache?, device: device? })
-    }
-}
-
-/// A boolean key; `None` if it is wrong.
-fn flag(node: Option<&Node>, default: bool, key: &str, scope: &InstanceScope<'_>, report: &mut Report) -> Option<bool> {
-    let Some(node) = node else { return Some(default) };
-    let value = match node.text() {
-        Some(text) if key == "when" && !is_template(text) => {
-            match Expression::parse(text).map_err(Stop::from).and_then(|expression| expression.evaluate(scope)) {
-                Ok(value) => value,
-                Err(stop) => {
-                    report_stop(stop, node.span, report);
-                    return None;
-                }
-            }
-        }
-        _ => value_of(node, scope, report)?,
-    };
-    // A value of another type that stands there itself was reported with the shape of the file.
-    if !value.is_boolean() && node.text().is_some_and(|text| key == "when" || is_template(text)) {
-        report.add(
-            Mistake::at(node.span, format!("`{key}`: expected a boolean, found {}", noun(&value)))
-                .hint("a comparison is a boolean: `params.x == 'y'`"),
-        );
-    }
-    value.as_bool()
-}
-
-/// The value of a leaf.
-fn value_of(node: &Node, scope: &InstanceScope<'_>, report: &mut Report) -> Option<Value> {
-    let (node, quality) = template::substitute(node, scope, report);
-    node.filter(|_| quality == Quality::Whole).map(|node| node.to_json())
-}
-
-/// Whether the `rows` ports of a stage that reads them side by side have the same rows.
-fn same_rows(kind: &dyn Kind, stage: &Declared<'_>, connected: &Connected, report: &mut Report) -> bool {
-    let info = kind.info();
-    let Some(((first, lineage, _), others)) = connected.lineages.split_first() else { return true };
-    let mut same = true;
-    if matches!(info.shape, Shape::Source | Shape::Job) {
-        return same;
-    }
-    for (port, other, span) in others {
-        if other != lineage {
-            same = false;
-            let message = format!(
-                "stage `{}` reads `{first}` and `{port}` side by side, but they hold different rows",
-                stage.name
-            );
-            report.add(
-                Mistake::at(*span, message).hint(
-                    "both must come from the same output, through stages that neither multiply nor group the rows",
-                ),
-            );
-        }
-    }
-    same
-}
-
-/// What the ports of a bound stage give.
-fn gives(
-    kind: &dyn Kind,
-    position: usize,
-    bound: &runner_contract::Bound,
-    connected: &Connected,
-) -> BTreeMap<String, Given> {
-    let info = kind.info();
-    let mut key = KeyHasher::new("spec/stage/1")
-        .part("kind", info.name.as_bytes())
-        .json("version", &json!(info.version))
-        .json("settings", &bound.settings);
-    for (port, input) in &connected.keys {
-        key = key.digest(port, input);
-    }
-    let key = key.finish();
-    let streams = matches!(info.shape, Shape::Map | Shape::Filter | Shape::Expand | Shape::Group);
-    let first = info.inputs.iter().filter(|port| port.kind == PortKind::Rows).find_map(|port| {
-        if let Some(Input::Rows(schema)) = connected.received.get(port.name) { Some(schema) } else { None }
-    });
-    let splits = info.outputs.len() > 1;
-    let output = |port: &str, output: &Output| match output {
-        Output::Rows(produced) if streams => {
-            let mut schema = first.cloned().unwrap_or_default();
-            if info.shape == Shape::Expand {
-                schema = schema.with(&Schema::new([Column::new(PARENT, ColumnType::Text)]));
-            }
-            Output::Rows(schema.with(produced))
-        }
-        Output::Rows(produced) => Output::Rows(produced.clone()),
-        Output::Model(model) => {
-            let mut model = model.clone();
-            model.identity =
-                KeyHasher::new("spec/model/1").digest("stage", &key).part("port", port.as_bytes()).finish();
-            Output::Model(model)
-        }
-    };
-    let lineage = |port: &str| match connected.lineages.first() {
-        Some((_, lineage, _)) if info.shape == Shape::Map || info.shape == Shape::Filter && !splits => lineage.clone(),
-        _ => (position, port.to_owned()),
-    };
-    let entry = |(port, given): (&String, &Output)| {
-        let key = KeyHasher::new("spec/port/1").digest("stage", &key).part("port", port.as_bytes()).finish();
-        (port.clone(), Given { output: output(port, given), lineage: lineage(port), key })
-    };
-    bound.outputs.iter().map(entry).collect()
 }
 
 fn problem_mistake(problem: Problem, stage: &Declared<'_>) -> Mistake {

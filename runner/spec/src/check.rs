@@ -7,16 +7,13 @@ use serde_json::{Map, Value};
 
 use crate::{
     expression::is_name,
+    json_schema::{NAME_PATTERN, choices, fits, is_expression, plain, resolve, tag_of, wanted},
     language::RESERVED,
     report::{Mistake, Report, Span},
     template::is_template,
     yaml::{Data, Entry, Node, repeated},
 };
 
-/// The pattern of text with an expression in it, where the language allows one.
-pub(crate) const EXPRESSION_PATTERN: &str = r"\$\{\{";
-/// The pattern of names of stages, parameters, matrix keys and gates.
-pub(crate) const NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
 /// Schemas inside each other, against references in a circle.
 const MAX_DEPTH: usize = 80;
 
@@ -43,14 +40,15 @@ pub(crate) struct Check<'a> {
     pub(crate) report: &'a mut Report,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
     /// Checks a value. `name` is what it is called (`templates`), `place` where to report what is missing from it.
     pub(crate) fn value(&mut self, node: &Node, schema: &Value, name: &str, place: Span) {
         self.descend(node, schema, name, place, 0);
     }
 
     fn descend(&mut self, node: &Node, schema: &Value, name: &str, place: Span, depth: usize) {
-        let Some(schema) = resolve(self.root, schema).as_object().filter(|_| depth < MAX_DEPTH) else { return };
+        let go_on = depth < MAX_DEPTH && !self.report.is_full();
+        let Some(schema) = resolve(self.root, schema).as_object().filter(|_| go_on) else { return };
         if let Data::Text(text) = &node.data
             && self.subject.language
             && is_template(text)
@@ -107,7 +105,10 @@ impl Check<'_> {
         }
         let list = words.iter().map(|word| format!("`{}`", plain(word))).collect::<Vec<_>>().join(", ");
         let found = match &node.data {
-            Data::Text(_) | Data::Boolean(_) | Data::Number(_) => format!("`{}`", plain(&value)),
+            Data::Text(_) | Data::Boolean(_) | Data::Number(_) if words.iter().any(|word| fits_word(word, &value)) => {
+                format!("`{}`", plain(&value))
+            }
+            Data::Text(_) | Data::Boolean(_) | Data::Number(_) => found(node),
             _ => node.noun().to_owned(),
         };
         let one_of = if words.len() == 1 { "" } else { "one of " };
@@ -119,8 +120,8 @@ impl Check<'_> {
     /// Alternatives: the one that fits the value is the one meant.
     fn branches(&mut self, node: &Node, branches: &[Value], name: &str, place: Span, depth: usize) {
         let resolved: Vec<_> = branches.iter().map(|branch| resolve(self.root, branch)).collect();
-        let fitting: Vec<_> =
-            resolved.iter().filter(|branch| branch.as_object().is_none_or(|branch| fits(node, branch))).collect();
+        let fits = |branch: &&Value| branch.as_object().is_none_or(|branch| fits(node, branch));
+        let fitting: Vec<_> = resolved.iter().copied().filter(fits).collect();
         match fitting.as_slice() {
             [] => return self.wrong_type(node, &resolved, name),
             [only] => return self.descend(node, only, name, place, depth + 1),
@@ -148,24 +149,24 @@ impl Check<'_> {
     }
 
     /// Alternatives that a key tells apart: `{type: model, …}` or `{type: list, …}`.
-    fn tagged(&mut self, node: &Node, branches: &[&&Value], tag: &str, name: &str, place: Span, depth: usize) {
-        let of = |branch: &Value| Some(resolve(self.root, branch.get("properties")?.get(tag)?).clone());
+    fn tagged<'b>(&mut self, node: &Node, branches: &[&'b Value], tag: &str, name: &str, place: Span, depth: usize)
+    where
+        'a: 'b,
+    {
+        let root = self.root;
+        let words = |branch: &'b Value| {
+            let schema = resolve(root, branch.get("properties")?.get(tag)?).as_object()?;
+            Some(choices(root, schema))
+        };
         let Some(value) = node.get(tag) else {
             return self.add(place, format!("{} needs the {} `{tag}`", quoted(name), self.subject.key));
         };
-        let found = branches.iter().find(|branch| {
-            let words = of(branch).map(|schema| {
-                let schema = schema.as_object().cloned().unwrap_or_default();
-                choices(self.root, &schema).into_iter().cloned().collect::<Vec<_>>()
-            });
-            words.is_some_and(|words| words.contains(&value.to_json()))
-        });
-        if let Some(branch) = found {
+        let found = value.to_json();
+        if let Some(branch) = branches.iter().find(|branch| words(branch).is_some_and(|words| words.contains(&&found)))
+        {
             return self.descend(node, branch, name, place, depth + 1);
         }
-        let schemas: Vec<_> = branches.iter().filter_map(|branch| of(branch)).collect();
-        let words: Vec<_> =
-            schemas.iter().filter_map(Value::as_object).flat_map(|schema| choices(self.root, schema)).collect();
+        let words: Vec<_> = branches.iter().filter_map(|branch| words(branch)).flatten().collect();
         self.choice(value, &words, tag);
     }
 
@@ -194,7 +195,7 @@ impl Check<'_> {
             }
             Data::Number(_) | Data::Boolean(_) if wants("text") => Some("put it in quotes".to_owned()),
             Data::Number(_) | Data::Boolean(_) | Data::Text(_) if wanted.iter().any(|w| w.starts_with("a list")) => {
-                Some(format!("write `[{}]`", plain(&node.to_json())))
+                Some(format!("write `[{}]`", node.to_json()))
             }
             _ => None,
         };
@@ -260,6 +261,9 @@ impl Check<'_> {
         // A misspelt key is not also called missing.
         let mut meant = Vec::new();
         for Entry { key, span, value } in entries {
+            if self.report.is_full() {
+                return;
+            }
             if names == Some(NAME_PATTERN) && !is_name(key) {
                 self.report.add(not_a_name(*span, key));
             } else if let Some(schema) = properties.and_then(|properties| properties.get(key)) {
@@ -331,14 +335,9 @@ fn line(text: &str) -> &str {
     text.lines().next().unwrap_or_default().trim_end_matches('.')
 }
 
-/// A scalar as people write it.
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// Whether a schema is that of text with an expression in it.
-fn is_expression(schema: &Map<String, Value>) -> bool {
-    schema.get("pattern").and_then(Value::as_str) == Some(EXPRESSION_PATTERN)
+/// Whether two scalars have one type.
+fn fits_word(word: &Value, value: &Value) -> bool {
+    std::mem::discriminant(word) == std::mem::discriminant(value)
 }
 
 /// What a value is, with the value itself where it is short.
@@ -347,103 +346,5 @@ fn found(node: &Node) -> String {
         Data::Text(text) if text.chars().count() <= 40 && !text.contains('\n') => format!("text `{text}`"),
         Data::Boolean(_) | Data::Number(_) => format!("{} `{}`", node.noun(), node.to_json()),
         _ => node.noun().to_owned(),
-    }
-}
-
-/// Follows `$ref`s inside the document.
-fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
-    let mut schema = schema;
-    for _ in 0..16 {
-        let Some(pointer) = schema.get("$ref").and_then(Value::as_str).and_then(|at| at.strip_prefix('#')) else {
-            return schema;
-        };
-        let Some(target) = root.pointer(pointer) else { return schema };
-        schema = target;
-    }
-    schema
-}
-
-/// The constants that a schema consists of, if it does.
-fn choices<'a>(root: &'a Value, schema: &'a Map<String, Value>) -> Vec<&'a Value> {
-    if let Some(value) = schema.get("const") {
-        return vec![value];
-    }
-    if let Some(Value::Array(values)) = schema.get("enum") {
-        return values.iter().collect();
-    }
-    for keyword in ["oneOf", "anyOf"] {
-        if let Some(Value::Array(branches)) = schema.get(keyword) {
-            let parts = branches.iter().map(|branch| {
-                resolve(root, branch).as_object().map(|branch| match (branch.get("const"), branch.get("enum")) {
-                    (Some(value), _) => vec![value],
-                    (None, Some(Value::Array(values))) => values.iter().collect(),
-                    (None, _) => Vec::new(),
-                })
-            });
-            let parts: Vec<_> = parts.map(Option::unwrap_or_default).collect();
-            if parts.iter().all(|part| !part.is_empty()) {
-                return parts.into_iter().flatten().collect();
-            }
-        }
-    }
-    Vec::new()
-}
-
-/// The key whose constant tells the alternatives apart.
-fn tag_of(root: &Value, branches: &[&&Value]) -> Option<String> {
-    let properties = branches.first()?.get("properties")?.as_object()?;
-    let constant = |branch: &Value, key: &str| {
-        let schema = branch.get("properties").and_then(|all| all.get(key)).map(|schema| resolve(root, schema));
-        schema.and_then(Value::as_object).is_some_and(|schema| !choices(root, schema).is_empty())
-    };
-    properties.keys().find(|key| branches.iter().all(|branch| constant(branch, key))).cloned()
-}
-
-/// Whether the JSON type of a value is one that the schema takes.
-fn fits(node: &Node, schema: &Map<String, Value>) -> bool {
-    let fits = |name: &str| match &node.data {
-        Data::Null => name == "null",
-        Data::Boolean(_) => name == "boolean",
-        Data::Number(number) => name == "number" || name == "integer" && !number.is_f64(),
-        Data::Text(text) => name == "string" && (is_template(text) || !is_expression(schema)),
-        Data::List(_) => name == "array",
-        Data::Map(_) => name == "object",
-    };
-    match schema.get("type") {
-        Some(Value::String(name)) => fits(name),
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).any(fits),
-        _ => choices(&Value::Null, schema).iter().all(|word| word.is_string() == matches!(node.data, Data::Text(_))),
-    }
-}
-
-/// The types that a schema takes, in words.
-fn wanted(root: &Value, schema: &Value) -> Vec<String> {
-    let schema = resolve(root, schema);
-    let word = |name: &str| {
-        match name {
-            "null" => "nothing",
-            "boolean" => "a boolean",
-            "integer" => "an integer",
-            "number" => "a number",
-            "string" if schema.get("pattern").and_then(Value::as_str) == Some(EXPRESSION_PATTERN) => "",
-            "string" => "text",
-            "array" => match schema.get("items").map(|items| wanted(root, items)).unwrap_or_default().as_slice() {
-                [one] if one == "text" => "a list of text",
-                [one] if one == "a number" => "a list of numbers",
-                [one] if one == "an integer" => "a list of integers",
-                _ => "a list",
-            },
-            "object" => "a mapping",
-            _ => "another value",
-        }
-        .to_owned()
-    };
-    match schema.get("type") {
-        Some(Value::String(name)) => vec![word(name)],
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(word).collect(),
-        _ => {
-            let words = schema.as_object().map(|schema| choices(root, schema)).unwrap_or_default();
-            words.iter().map(|word| format!("`{}`", plain(word))).collect()
-        }
     }
 }

@@ -129,7 +129,7 @@ pub(crate) fn read<'a>(
 
 fn kind<'a>(uses: &str, at: Span, registry: &'a dyn Registry, report: &mut Report) -> Option<&'a dyn Kind> {
     let kind = registry.kind(uses);
-    if kind.is_none() && !is_template(uses) {
+    if kind.is_none() && !is_template(uses) && !report.is_full() {
         let names: Vec<_> = registry.kinds().iter().map(|kind| kind.info().name).collect();
         let hint = report
             .suggest(uses, names.iter().copied())
@@ -279,7 +279,7 @@ impl<'a> Linker<'_, 'a, '_> {
             let better =
                 info.outputs.iter().find(|other| (other.kind == PortKind::Model) == (port.kind == PortKind::Model));
             let message = format!(
-                "the input `{}` takes {}, but `{}.{}` is {}",
+                "the input `{}` takes {}, but `{}.{}` gives {}",
                 port.name,
                 word(port.kind),
                 upstream.name,

@@ -16,7 +16,12 @@ use crate::{
 
 /// Reads `gates:`. Their shape was checked before. A gate on a stage that takes no part is left out with it.
 pub(crate) fn read(section: Option<&Node>, binder: &Binder<'_>, report: &mut Report) -> Vec<Gate> {
-    section.map(Node::entries).unwrap_or_default().iter().flat_map(|entry| gate(entry, binder, report)).collect()
+    section
+        .map(Node::entries)
+        .unwrap_or_default()
+        .iter()
+        .flat_map(|entry| if report.is_full() { Vec::new() } else { gate(entry, binder, report) })
+        .collect()
 }
 
 fn gate(entry: &Entry, binder: &Binder<'_>, report: &mut Report) -> Vec<Gate> {

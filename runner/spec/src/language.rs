@@ -3,7 +3,7 @@
 use runner_contract::{InputPort, Kind, PortKind, Registry};
 use serde_json::{Map, Value, json};
 
-use crate::check::{EXPRESSION_PATTERN, NAME_PATTERN};
+use crate::json_schema::{EXPRESSION_PATTERN, NAME_PATTERN};
 
 /// Keys of a stage that the language has set aside.
 pub(crate) const RESERVED: [&str; 2] = ["retries", "timeout"];
@@ -182,7 +182,7 @@ fn case(kind: &dyn Kind) -> Value {
         required.push("inputs");
     }
     json!({
-        "if": {"properties": {"uses": {"const": info.name}}},
+        "if": {"properties": {"uses": {"const": info.name}}, "required": ["uses"]},
         "then": {"properties": {"with": settings, "inputs": inputs(info.inputs)}, "required": required},
     })
 }

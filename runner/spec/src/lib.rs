@@ -22,6 +22,7 @@ mod flow;
 mod gates;
 mod json_schema;
 mod language;
+mod lines;
 mod matrix;
 mod options;
 mod order;

@@ -6,35 +6,19 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
-
 use crate::{
+    axes::{Axis, declare, mentioned},
     declare::{Declared, Link},
-    expression::{Expression, Fault, Scope, Stop, is_name},
     order::Order,
     params::Params,
-    reference::is_label,
     report::{Mistake, Report, Span},
-    template::{self, is_template, report_stop},
-    yaml::{Data, Node},
+    yaml::Node,
 };
 
 /// Instances that one stage may have.
 const MAX_INSTANCES: usize = 256;
 /// Instances that all stages together may have.
-const MAX_TOTAL: usize = 5_000;
-
-/// A key of a matrix and its values.
-pub(crate) struct Axis<'a> {
-    pub(crate) key: &'a str,
-    pub(crate) span: Span,
-    /// The declaring stage; `None`: the pipeline.
-    pub(crate) owner: Option<usize>,
-    /// The values by name. Empty: they are wrong, which was reported.
-    pub(crate) values: Vec<(String, Value)>,
-    /// Some expression reads it.
-    used: bool,
-}
+const MAX_TOTAL: usize = 2_000;
 
 /// The axes of a pipeline and of each stage.
 pub(crate) struct Matrices<'a> {
@@ -44,19 +28,6 @@ pub(crate) struct Matrices<'a> {
     pub(crate) of: Vec<Vec<usize>>,
     /// By stage: it, or what it reads, has axes that are wrong.
     pub(crate) broken: Vec<bool>,
-}
-
-/// Parameters only: what the values of a matrix may be made of.
-struct ParamScope<'a>(&'a Params<'a>);
-
-impl Scope for ParamScope<'_> {
-    fn param(&self, name: &str) -> Result<Value, Stop> {
-        self.0.value(name)
-    }
-
-    fn matrix(&self, key: &str) -> Result<Value, Stop> {
-        Err(Fault::new(format!("`matrix.{key}` inside a matrix")).hint("its values may read `params.NAME` only").into())
-    }
 }
 
 impl<'a> Matrices<'a> {
@@ -78,7 +49,7 @@ impl<'a> Matrices<'a> {
             own.push((first..axes.len()).collect());
         }
         let mut all = Self { axes, of: vec![Vec::new(); stages.len()], broken: vec![false; stages.len()] };
-        let mut total = 0;
+        let (mut total, mut full) = (0, false);
         for (rank, &index) in order.positions.iter().enumerate() {
             let Some(stage) = stages.get(index) else { continue };
             let own = own.get(index).map(Vec::as_slice).unwrap_or_default();
@@ -86,11 +57,12 @@ impl<'a> Matrices<'a> {
             all.gather(stages, index, own, shared, report);
             total += all.count(index, stage, report);
             if total > MAX_TOTAL {
-                report.add(
-                    Mistake::at(stage.span, format!("more than {MAX_TOTAL} stages, with matrices fanned out"))
-                        .hint("take values out of a `matrix:`, or split the pipeline"),
-                );
-                total = 0;
+                // Said once; the others count as broken without a word.
+                if !std::mem::replace(&mut full, true) {
+                    let message = format!("more than {MAX_TOTAL} stages, with matrices fanned out");
+                    let mistake = Mistake::at(stage.span, message);
+                    report.add(mistake.hint("take values out of a `matrix:`, or split the pipeline"));
+                }
                 all.broken[index] = true;
                 all.of[index].clear();
             }
@@ -176,7 +148,7 @@ impl<'a> Matrices<'a> {
             let Some(axis) = axes.iter().filter_map(|&axis| self.axes.get(axis)).find(|axis| axis.key == *key) else {
                 let keys: Vec<_> = axes.iter().filter_map(|&axis| Some(self.axes.get(axis)?.key)).collect();
                 let hint = match keys.as_slice() {
-                    [] => "it has one instance: leave the brackets away".to_owned(),
+                    [] => "it has one instance: leave out the brackets".to_owned(),
                     keys => format!("its matrix keys are {}", keys.join(", ")),
                 };
                 let name = if stage.is_empty() { String::new() } else { format!(" that `{stage}` refers to") };
@@ -248,105 +220,5 @@ impl<'a> Matrices<'a> {
         let agrees =
             |instance: &Vec<usize>| instance.iter().zip(&fixed).all(|(value, fixed)| fixed.is_none_or(|f| f == *value));
         self.instances(link.stage).iter().enumerate().filter(|(_, i)| agrees(i)).map(|(position, _)| position).collect()
-    }
-}
-
-/// Reads one `matrix:`. Its shape was checked before.
-fn declare<'a>(
-    section: Option<&'a Node>,
-    owner: Option<usize>,
-    axes: &mut Vec<Axis<'a>>,
-    params: &Params<'_>,
-    report: &mut Report,
-) {
-    let scope = ParamScope(params);
-    for entry in section.map(Node::entries).unwrap_or_default() {
-        if !is_name(&entry.key) {
-            continue;
-        }
-        let before = report.len();
-        let (node, quality) = template::substitute(&entry.value, &scope, report);
-        // What stands in the file itself was checked with its shape; what an expression put there was not.
-        let mut refuse = |written: &Node, mistake: Mistake| {
-            if written.text().is_some_and(is_template) {
-                report.add(mistake);
-            }
-        };
-        let mut values = Vec::new();
-        match node.as_ref().map(|node| &node.data) {
-            Some(Data::List(items)) => {
-                for (i, item) in items.iter().enumerate() {
-                    let value = item.to_json();
-                    let written = if let Data::List(items) = &entry.value.data { items.get(i) } else { None };
-                    match &value {
-                        Value::String(text) => values.push((text.clone(), value, item.span)),
-                        Value::Number(_) | Value::Bool(_) => values.push((value.to_string(), value, item.span)),
-                        _ => refuse(
-                            written.unwrap_or(&entry.value),
-                            Mistake::at(item.span, format!("{} has no name in `[{}=…]`", item.noun(), entry.key))
-                                .hint("name the values: `KEY: {name: value, …}`"),
-                        ),
-                    }
-                }
-            }
-            Some(Data::Map(entries)) => {
-                values.extend(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json(), entry.span)));
-            }
-            Some(_) => refuse(
-                &entry.value,
-                Mistake::at(entry.value.span, format!("the matrix key `{}` needs a list of values", entry.key))
-                    .hint("write `[one, two]`, or a parameter of type `list`"),
-            ),
-            None => {}
-        }
-        if values.is_empty() && quality == template::Quality::Whole {
-            let message = format!("the matrix key `{}` has no values", entry.key);
-            refuse(&entry.value, Mistake::at(entry.value.span, message));
-        }
-        let mut seen = HashSet::new();
-        for (name, _, span) in &values {
-            if !is_label(name) {
-                report.add(
-                    Mistake::at(*span, format!("`{name}` cannot name an instance"))
-                        .hint("name the values: `KEY: {name: value, …}`"),
-                );
-            } else if !seen.insert(name) {
-                report.add(Mistake::at(*span, format!("the value `{name}` twice in one matrix key")));
-            }
-        }
-        let good = report.len() == before && quality == template::Quality::Whole && !values.is_empty();
-        let values = if good { values.into_iter().map(|(name, value, _)| (name, value)).collect() } else { Vec::new() };
-        // A key whose values are wrong is not also called unused.
-        axes.push(Axis { key: &entry.key, span: entry.span, owner, used: !good, values });
-    }
-}
-
-/// The matrix keys that a stage's expressions mention; what cannot be parsed is reported.
-fn mentioned(stage: &Node, keys: &mut HashSet<String>, report: &mut Report) {
-    for entry in stage.entries().iter().filter(|entry| !["uses", "matrix", "needs"].contains(&entry.key.as_str())) {
-        if entry.key == "when"
-            && let Some(text) = entry.value.text()
-            && !is_template(text)
-        {
-            match Expression::parse(text) {
-                Ok(expression) => expression.matrix_keys(&mut |key| keys.extend([key.to_owned()])),
-                Err(fault) => report_stop(fault.into(), entry.value.span, report),
-            }
-        } else {
-            walk(&entry.value, keys, report);
-        }
-    }
-}
-
-fn walk(node: &Node, keys: &mut HashSet<String>, report: &mut Report) {
-    match &node.data {
-        Data::Text(text) if is_template(text) => {
-            if let Err(fault) = template::matrix_keys(text, &mut |key| keys.extend([key.to_owned()])) {
-                report_stop(fault.into(), node.span, report);
-            }
-        }
-        Data::List(items) => items.iter().for_each(|item| walk(item, keys, report)),
-        Data::Map(entries) => entries.iter().for_each(|entry| walk(&entry.value, keys, report)),
-        _ => {}
     }
 }

@@ -1,13 +1,18 @@
 //! Collects mistakes, and turns their places in the text into diagnostics.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
-use crate::diagnostic::{Diagnostic, Place};
+use crate::{
+    diagnostic::{Diagnostic, Place},
+    lines::Lines,
+};
 
 /// Diagnostics returned at most; a note counts the rest.
 const MAX_SHOWN: usize = 100;
+/// Mistakes after which the search for more ends, so that a hostile text costs little.
+const MAX_KEPT: usize = 1_000;
 /// Comparisons made for "did you mean", so that many misspelt names among many names cost nothing.
-const MAX_COMPARISONS: usize = 50_000;
+const MAX_COMPARISONS: usize = 10_000;
 
 /// A stretch of the text, in characters from its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,12 +77,16 @@ pub(crate) struct Report {
     mistakes: Vec<Mistake>,
     seen: HashSet<Mistake>,
     comparisons: usize,
+    /// Mistakes beyond those kept.
+    more: usize,
 }
 
 impl Report {
     /// Adds a mistake.
     pub(crate) fn add(&mut self, mistake: Mistake) {
-        if self.seen.insert(mistake.clone()) {
+        if self.is_full() {
+            self.more += 1;
+        } else if self.seen.insert(mistake.clone()) {
             self.mistakes.push(mistake);
         }
     }
@@ -87,6 +96,11 @@ impl Report {
         mistakes.into_iter().for_each(|mistake| self.add(mistake));
     }
 
+    /// Enough mistakes were found.
+    pub(crate) fn is_full(&self) -> bool {
+        self.mistakes.len() >= MAX_KEPT
+    }
+
     /// The mistakes as they came.
     pub(crate) fn into_mistakes(self) -> Vec<Mistake> {
         self.mistakes
@@ -94,7 +108,7 @@ impl Report {
 
     /// How many there are: to see whether a step added any.
     pub(crate) fn len(&self) -> usize {
-        self.mistakes.len()
+        self.mistakes.len() + self.more
     }
 
     /// `did you mean `x`?` for the candidate nearest to a word, if one is near.
@@ -110,15 +124,15 @@ impl Report {
     /// The diagnostics in the order of the file, overrides first.
     pub(crate) fn into_diagnostics(mut self, file: &str, text: &str, set: &[(String, String)]) -> Vec<Diagnostic> {
         self.mistakes.sort_by_key(|mistake| mistake.at);
-        let more = self.mistakes.len().saturating_sub(MAX_SHOWN);
-        let lines = Lines::new(text);
+        let more = self.mistakes.len().saturating_sub(MAX_SHOWN) + self.more;
+        let mut lines = Lines::new(text);
         let mut all: Vec<_> = self
             .mistakes
             .into_iter()
             .take(MAX_SHOWN)
             .map(|Mistake { at, message, hint, focus }| {
                 let place = match at {
-                    At::Text(span) => lines.place(file, lines.narrow(span, focus.as_deref())),
+                    At::Text(span) => lines.place(file, span, focus.as_deref()),
                     At::Set(index) => {
                         let (name, text) = set.get(index).cloned().unwrap_or_default();
                         Place::Set { name, text }
@@ -128,7 +142,8 @@ impl Report {
             })
             .collect();
         if let (1.., Some(last)) = (more, all.last_mut()) {
-            let note = format!("{more} more mistakes are not shown");
+            let least = if more + MAX_SHOWN >= MAX_KEPT { "at least " } else { "" };
+            let note = format!("{least}{more} more mistakes are not shown");
             last.hint = Some(last.hint.take().map_or(note.clone(), |hint| format!("{hint}; {note}")));
         }
         all
@@ -142,6 +157,7 @@ fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>, compar
         return None;
     }
     let allowed = 1 + usize::from(length > 3) + usize::from(length > 8);
+    let word = word.to_lowercase();
     let mut best = None;
     for candidate in candidates {
         if candidate.len().abs_diff(word.len()) > 2 * allowed {
@@ -151,64 +167,10 @@ fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>, compar
         if *comparisons > MAX_COMPARISONS {
             break;
         }
-        let distance = strsim::osa_distance(&word.to_lowercase(), &candidate.to_lowercase());
+        let distance = strsim::osa_distance(&word, &candidate.to_lowercase());
         if distance <= allowed && distance < length && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));
         }
     }
     best.map(|(_, candidate)| candidate)
-}
-
-/// Where the lines of a text begin.
-struct Lines {
-    /// Of each line: its first character's position, and its text without the line break.
-    lines: Vec<(usize, Arc<str>)>,
-}
-
-impl Lines {
-    fn new(text: &str) -> Self {
-        let mut lines = Vec::new();
-        let mut start = 0;
-        for line in text.split_inclusive('\n') {
-            lines.push((start, Arc::from(line.trim_end_matches(['\n', '\r']))));
-            start += line.chars().count();
-        }
-        if text.is_empty() || text.ends_with('\n') {
-            lines.push((start, Arc::from("")));
-        }
-        Self { lines }
-    }
-
-    /// The line that a character is on.
-    fn line_of(&self, at: usize) -> usize {
-        self.lines.partition_point(|(start, _)| *start <= at).saturating_sub(1)
-    }
-
-    /// The part of a span that reads `focus`, if it stands there as written (not escaped, not folded).
-    fn narrow(&self, span: Span, focus: Option<&str>) -> Span {
-        let Some(focus) = focus.and_then(|focus| focus.lines().next()).filter(|focus| !focus.is_empty()) else {
-            return span;
-        };
-        let width = focus.chars().count();
-        for (start, line) in self.lines.iter().skip(self.line_of(span.start)).take_while(|(start, _)| *start < span.end)
-        {
-            let before = span.start.saturating_sub(*start);
-            let from = line.char_indices().nth(before).map_or(line.len(), |(at, _)| at);
-            let found = line.get(from..).and_then(|rest| rest.find(focus).map(|at| rest[..at].chars().count()));
-            if let Some(at) = found.map(|at| start + before + at).filter(|at| at + width <= span.end) {
-                return Span::of(at, at + width);
-            }
-        }
-        span
-    }
-
-    fn place(&self, file: &str, span: Span) -> Place {
-        let index = self.line_of(span.start);
-        let (start, source) = self.lines.get(index).cloned().unwrap_or((0, Arc::from("")));
-        let length = source.chars().count();
-        // A place behind the end of a line (a missing value) points at the character after it.
-        let column = span.start.saturating_sub(start).min(length);
-        let width = span.end.saturating_sub(start).min(length).saturating_sub(column).max(1);
-        Place::File { file: file.to_owned(), line: index + 1, column: column + 1, width, source }
-    }
 }

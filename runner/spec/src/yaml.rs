@@ -16,7 +16,10 @@ pub(crate) const MAX_BYTES: usize = 1 << 20;
 /// Lists and mappings inside each other.
 const MAX_DEPTH: usize = 64;
 /// Values in a file, aliases expanded.
-const MAX_NODES: usize = 100_000;
+const MAX_NODES: usize = 40_000;
+/// Brackets, braces and commas. The event parser reads a bracketed value to its end before it reports the first event
+/// (it might be a key), so the values cannot be counted early enough.
+const MAX_BRACKETS: usize = 50_000;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -118,15 +121,14 @@ impl Node {
 
 /// Reads a text of one YAML document.
 pub(crate) fn parse(text: &str) -> Result<Node, Vec<Mistake>> {
-    if text.len() > MAX_BYTES {
-        let message = format!("the file has {} bytes, more than the {MAX_BYTES} that a pipeline may have", text.len());
-        return Err(vec![Mistake::at(Span::default(), message)]);
-    }
     if let Some((at, c)) = text.chars().enumerate().find(|(_, c)| c.is_control() && !"\t\n\r\u{85}".contains(*c)) {
         let message = format!("the control character U+{:04X}, which YAML text cannot hold", u32::from(c));
         return Err(vec![
             Mistake::at(Span::of(at, at + 1), message).hint("write it as an escape in double quotes: `\\x1b`"),
         ]);
+    }
+    if let Some((at, _)) = text.chars().enumerate().filter(|(_, c)| "[]{},".contains(*c)).nth(MAX_BRACKETS) {
+        return Err(vec![Mistake::at(Span::of(at, at + 1), format!("more than {MAX_BRACKETS} brackets and commas"))]);
     }
     let mut builder = Builder::default();
     let mut node = builder.document(text).map_err(|mistake| vec![mistake])?;
