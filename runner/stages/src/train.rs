@@ -342,12 +342,12 @@ mod tests {
 
     #[test]
     fn training_learns_which_caption_belongs_to_which_picture() {
-        let (outcome, heard) = train(settings(12), &Slot::default(), 1);
+        let (outcome, heard) = train(settings(40), &Slot::default(), 1);
         let outcome = outcome.unwrap();
         let heard = heard.0.into_inner().unwrap();
         let losses = &heard["loss"];
-        assert_eq!(losses.len(), 48);
-        assert!(losses[47].1 < 0.5 * losses[0].1, "{losses:?}");
+        assert_eq!(losses.len(), 160);
+        assert!(losses[159].1 < 0.5 * losses[0].1, "{losses:?}");
         assert!(outcome.metrics["validation.recall1"] > 0.8, "{:?}", outcome.metrics);
         let names: Vec<_> = outcome.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["loss.png", "accuracy.png", "training.csv"]);

@@ -95,9 +95,11 @@ mod tests {
 
     #[test]
     fn a_stroke_is_as_wide_as_it_was_drawn() {
-        for wide in [2, 3, 5] {
+        // Its two ends count as outline too, which makes it seem a little thinner.
+        for wide in [1, 2, 3, 5] {
             let measures = draw(|x, y| (10..10 + wide).contains(&x) && (2..26).contains(&y), 255);
-            assert!((measures.stroke - f64::from(wide)).abs() < 0.5, "{wide}: {measures:?}");
+            let ratio = measures.stroke / f64::from(wide);
+            assert!((0.8..1.0).contains(&ratio), "{wide}: {measures:?}");
             assert!(measures.slant.abs() < 1e-9);
         }
     }

@@ -129,19 +129,35 @@ impl Examples {
     }
 
     /// The pictures, each with one of its captions.
-    pub(super) fn one_caption_each(self, seed: u64) -> (Vec<Pixels>, Vec<String>) {
-        let texts = self.of_row.iter().zip(&self.ids).map(|(captions, id)| {
+    pub(super) fn one_caption_each(self, seed: u64) -> Captioned {
+        let chosen = self.of_row.iter().zip(&self.ids).map(|(captions, id)| {
             let chosen = Random::new(seed, "train/validation", id).below(captions.len());
-            self.captions[captions[chosen] as usize].0.clone()
+            self.captions[captions[chosen] as usize].clone()
         });
-        let texts = texts.collect();
-        (self.images, texts)
+        let (texts, claims) = chosen.unzip();
+        Captioned { images: self.images, texts, claims, facts: self.facts }
     }
 
     /// The captions that the vocabulary is learned from: each once, however often it occurs, so that a thousand pictures
     /// with one sentence weigh no more than one.
     pub(super) fn distinct_captions(&self) -> impl Iterator<Item = String> + '_ {
         self.captions.iter().map(|(text, _)| text.clone())
+    }
+}
+
+/// Pictures with a caption each.
+pub(super) struct Captioned {
+    pub(super) images: Vec<Pixels>,
+    pub(super) texts: Vec<String>,
+    claims: Vec<Claims>,
+    facts: Vec<Claims>,
+}
+
+impl Captioned {
+    /// Whether the caption of row `caption` is true of the picture of row `image`.
+    pub(super) fn is_true(&self, caption: usize, image: usize) -> bool {
+        let known = self.facts.get(image).zip(self.claims.get(caption));
+        self.texts.get(caption) == self.texts.get(image) || known.is_some_and(|(facts, claims)| holds(claims, facts))
     }
 }
 

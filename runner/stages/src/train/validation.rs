@@ -7,7 +7,7 @@ use runner_data::Pixels;
 use runner_models::Clip;
 
 use super::{
-    examples::{Columns, Examples},
+    examples::{Captioned, Columns, Examples},
     settings::Settings,
 };
 use crate::vectors::{best, dot, normalize};
@@ -16,16 +16,11 @@ use crate::vectors::{best, dot, normalize};
 const CHUNK: usize = 64;
 
 /// What is measured.
-pub(super) struct Validation {
-    images: Vec<Pixels>,
-    task: Task,
-}
-
-enum Task {
+pub(super) enum Validation {
     /// The class of each picture, found among the classes by their prompts: several a class.
-    ZeroShot { labels: Vec<i64>, classes: Vec<(i64, Vec<String>)> },
-    /// Each picture's own caption, found among the captions of a few hundred pictures.
-    Captions { texts: Vec<String> },
+    ZeroShot { images: Vec<Pixels>, labels: Vec<i64>, classes: Vec<(i64, Vec<String>)> },
+    /// A caption that is true of each picture, found among the captions of a few hundred pictures.
+    Captions(Captioned),
 }
 
 /// Pictures among whose captions one is looked for.
@@ -45,36 +40,41 @@ impl Validation {
             images.extend(pictures(&batch, &settings.image)?);
             labels.extend_from_slice(batch.integers("label")?);
         }
-        Self { images, task: Task::ZeroShot { labels, classes } }.checked()
+        Self::ZeroShot { images, labels, classes }.checked()
     }
 
     /// Finding captions.
     pub(super) fn captions(context: &JobContext<'_>, columns: &Columns, seed: u64) -> Result<Self, StageError> {
-        let (images, texts) = Examples::read(context, "validation", columns)?.one_caption_each(seed);
-        Self { images, task: Task::Captions { texts } }.checked()
+        Self::Captions(Examples::read(context, "validation", columns)?.one_caption_each(seed)).checked()
     }
 
     fn checked(self) -> Result<Self, StageError> {
-        if self.images.is_empty() {
+        if self.images().is_empty() {
             return Err(StageError::new("no rows on `validation`; leave the port out, or connect rows"));
         }
         Ok(self)
     }
 
+    fn images(&self) -> &[Pixels] {
+        match self {
+            Self::ZeroShot { images, .. } | Self::Captions(Captioned { images, .. }) => images,
+        }
+    }
+
     /// What the series is called.
     pub(super) fn metric(&self) -> &'static str {
-        match self.task {
-            Task::ZeroShot { .. } => "validation.top1",
-            Task::Captions { .. } => "validation.recall1",
+        match self {
+            Self::ZeroShot { .. } => "validation.top1",
+            Self::Captions(_) => "validation.recall1",
         }
     }
 
     /// The share of pictures that get it right.
     pub(super) fn accuracy(&self, clip: &Clip, threads: usize) -> Result<f64, StageError> {
-        let images = encode_images(clip, &self.images, threads)?;
+        let images = encode_images(clip, self.images(), threads)?;
         let dim = clip.dim();
-        let right = match &self.task {
-            Task::ZeroShot { labels, classes } => {
+        let right = match self {
+            Self::ZeroShot { labels, classes, .. } => {
                 let mut vectors = Vec::with_capacity(classes.len() * dim);
                 for (_, prompts) in classes {
                     vectors.extend(pooled(&encode_texts(clip, prompts, threads)?, dim));
@@ -82,18 +82,19 @@ impl Validation {
                 let predicted = nearest(&images, &vectors, dim).map(|place| classes.get(place).map(|class| class.0));
                 predicted.zip(labels).filter(|(predicted, label)| predicted.as_ref() == Some(label)).count()
             }
-            Task::Captions { texts } => {
-                let vectors = encode_texts(clip, texts, threads)?;
-                let pools = texts.chunks(POOL).zip(images.chunks(POOL * dim).zip(vectors.chunks(POOL * dim)));
+            Self::Captions(captioned) => {
+                let vectors = encode_texts(clip, &captioned.texts, threads)?;
+                let pools = images.chunks(POOL * dim).zip(vectors.chunks(POOL * dim)).enumerate();
                 pools
-                    .map(|(texts, (images, vectors))| {
-                        let found = nearest(images, vectors, dim).zip(texts);
-                        found.filter(|(place, own)| texts.get(*place) == Some(own)).count()
+                    .map(|(pool, (images, vectors))| {
+                        let first = pool * POOL;
+                        let found = nearest(images, vectors, dim).enumerate();
+                        found.filter(|(image, place)| captioned.is_true(first + place, first + image)).count()
                     })
                     .sum()
             }
         };
-        Ok(right as f64 / self.images.len() as f64)
+        Ok(right as f64 / self.images().len() as f64)
     }
 }
 
