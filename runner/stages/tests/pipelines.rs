@@ -1,5 +1,7 @@
 //! Every example in `pipelines/` runs, with the real language, engine and store.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::{fs, path::Path, sync::Arc};
 
 use runner_contract::Registry;
