@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Serialize, Serializer};
+use unicode_width::UnicodeWidthStr as _;
 
 /// One thing that is wrong. Its `Display` is the whole message for people, over several lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -78,7 +79,9 @@ impl Diagnostic {
         if let Place::File { line, column, width, source, .. } = &self.place {
             let (shown, start) = excerpt(source, *column);
             let width = (*width).clamp(1, shown.chars().count().saturating_sub(start).max(1));
-            let caret = format!("{}{}", " ".repeat(start), "^".repeat(width));
+            // A character may take two columns on a terminal, or none.
+            let columns = |from: usize, count: usize| shown.chars().skip(from).take(count).collect::<String>().width();
+            let caret = format!("{}{}", " ".repeat(columns(0, start)), "^".repeat(columns(start, width).max(1)));
             let bar = paint(blue, "|");
             let _ = writeln!(out, "{pad} {bar}");
             let _ = writeln!(out, "{} {bar} {shown}", paint(blue, &line.to_string()));
