@@ -41,8 +41,7 @@ pub(crate) fn open(kind: &str, settings: Value, batches: &[(&str, Batch)]) -> St
     let inputs: BTreeMap<_, _> = batches.iter().map(|(p, b)| ((*p).to_owned(), Input::Rows(b.schema()))).collect();
     let kind = registry.kind(kind).unwrap();
     let bound = kind.bind(&settings, &inputs).unwrap();
-    let stage = kind.open(&bound.settings, &inputs).unwrap();
-    stage
+    kind.open(&bound.settings, &inputs).unwrap()
 }
 
 /// A context in which these batches are whole inputs.
