@@ -38,7 +38,7 @@ fn tower<B: Backend>(
 ) -> Result<B::Tensor, Error> {
     let x = (0..batch * tokens * width).map(|i| (i as f32 * 0.37).sin()).collect();
     let x = b.tensor(batch * tokens, width, x)?;
-    let heads = if width % 64 == 0 && width > 128 { width / 64 } else { width / 32 };
+    let heads = width / if width > 128 { 64 } else { 32 };
     let x = b.transformer(&x, blocks, Attention { tokens, heads, causal }, Activation::QuickGelu)?;
     let first: Vec<u32> = (0..batch).map(|i| (i * tokens) as u32).collect();
     b.l2_normalize(&b.rows(&x, &first)?)
