@@ -50,6 +50,7 @@ pub(crate) async fn execute(
         })
         .await?;
     let run = live.id().to_owned();
+    plan.parts.remember(&engine.store, &run, &plan.pipeline.name).await?;
     let mut tally = Tally::new(&plan);
     records.put_stages(&run, &tally.records()).await?;
     on_event(&Event::Started { run: run.clone(), stages: plan.overview() });

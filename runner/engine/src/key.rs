@@ -213,7 +213,7 @@ impl Keys {
     }
 
     /// All shards of what an input reads.
-    fn dataset(&self, graph: &Graph, node: &Node, edge: &Edge) -> Result<Digest, EngineError> {
+    pub(crate) fn dataset(&self, graph: &Graph, node: &Node, edge: &Edge) -> Result<Digest, EngineError> {
         let shards = self.rows.get(&edge.from).ok_or_else(|| unknown(node, &edge.port))?;
         let mut key = KeyHasher::new("dataset/1");
         for rows in shards {

@@ -19,6 +19,7 @@ mod key;
 mod manifest;
 mod outcome;
 mod parquet;
+mod parts;
 mod plan;
 mod report;
 mod route;

@@ -16,6 +16,7 @@ use crate::{
     graph::{Graph, Ref},
     key::{Keys, SourceKeys},
     outcome::read_outcome,
+    parts::Parts,
     runtime::{Runtime, Sources},
 };
 
@@ -26,6 +27,7 @@ pub struct Plan {
     pub(crate) tasks: Vec<Task>,
     /// Results that are stored already.
     pub(crate) stored: BTreeSet<Item>,
+    pub(crate) parts: Parts,
     stages: Vec<PlannedStage>,
 }
 
@@ -56,7 +58,7 @@ pub struct PlannedResult {
     /// What will happen.
     pub state: PlannedState,
     /// Why.
-    pub why: &'static str,
+    pub why: String,
 }
 
 /// What will happen to a result.
@@ -137,8 +139,10 @@ pub(crate) async fn plan(
     let stored = look_up(&runtime).await?;
     let wanted = Demand::new(&runtime.graph, &runtime.keys, &stored).of(&goal);
     let tasks = tasks(&runtime.graph, &wanted);
-    let stages = describe(&runtime, &sources, &stored, &tasks);
-    Ok(Plan { pipeline, runtime: Arc::new(runtime), tasks, stored, stages })
+    let parts = Parts::new(&runtime.graph, &runtime.keys, &engine.config.backend)?;
+    let last = Parts::last(&engine.store, &pipeline.name).await?.unwrap_or_default();
+    let stages = describe(&runtime, &sources, &stored, &tasks, |stage| parts.changed(&last, stage).join(", "));
+    Ok(Plan { pipeline, runtime: Arc::new(runtime), tasks, stored, parts, stages })
 }
 
 fn check_devices(graph: &Graph, engine: &Engine) -> Result<(), EngineError> {
@@ -241,7 +245,13 @@ fn item_keys(runtime: &Runtime, item: Item) -> Vec<Digest> {
     }
 }
 
-fn describe(runtime: &Runtime, sources: &SourceKeys, stored: &BTreeSet<Item>, tasks: &[Task]) -> Vec<PlannedStage> {
+fn describe(
+    runtime: &Runtime,
+    sources: &SourceKeys,
+    stored: &BTreeSet<Item>,
+    tasks: &[Task],
+    changed: impl Fn(&str) -> String,
+) -> Vec<PlannedStage> {
     let mut makes = BTreeSet::new();
     let mut passes: BTreeSet<(usize, Option<usize>)> = BTreeSet::new();
     for task in tasks {
@@ -256,16 +266,20 @@ fn describe(runtime: &Runtime, sources: &SourceKeys, stored: &BTreeSet<Item>, ta
     };
     let mut stages = Vec::new();
     for (stage, node) in graph.nodes.iter().enumerate() {
+        let changed = changed(&node.name);
+        let miss = match (node.cache, changed.is_empty()) {
+            (false, _) => "`cache: false` on it or before it".to_owned(),
+            (true, true) => "not computed yet".to_owned(),
+            (true, false) => format!("changed: {changed}"),
+        };
         let result = |shard: Option<usize>, key: Digest, item: Option<Item>| {
-            let miss =
-                if node.cache { "no result is stored under its key" } else { "`cache: false` on it or before it" };
             let passes =
                 || passes.contains(&(stage, shard)) || passes.iter().any(|(s, at)| *s == stage && at.is_none());
             let (state, why) = match item {
-                Some(item) if stored.contains(&item) => (PlannedState::Cached, "stored"),
-                Some(_) if makes.contains(&(stage, shard)) => (PlannedState::Compute, miss),
-                None if passes() => (PlannedState::Pass, "passed through on the way to what reads it"),
-                _ => (PlannedState::Idle, "nobody needs it: what reads it is stored"),
+                Some(item) if stored.contains(&item) => (PlannedState::Cached, "stored".to_owned()),
+                Some(_) if makes.contains(&(stage, shard)) => (PlannedState::Compute, miss.clone()),
+                None if passes() => (PlannedState::Pass, "passed through on the way to what reads it".to_owned()),
+                _ => (PlannedState::Idle, "nobody needs it: what reads it is stored".to_owned()),
             };
             let rows = shard.and_then(|shard| rows_of(node.origin, shard));
             PlannedResult { shard, rows, key, state, why }

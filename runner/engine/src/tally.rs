@@ -42,6 +42,8 @@ struct Counts {
     status: TaskStatus,
     error: Option<String>,
     manifest: Option<Digest>,
+    /// Rows that came out and those left out, where they are stored, now or before.
+    out: Option<(u64, u64)>,
     /// It only passes rows on.
     passes: bool,
 }
@@ -68,6 +70,7 @@ impl Tally {
                 status: TaskStatus::Waiting,
                 error: None,
                 manifest: None,
+                out: None,
                 passes: false,
             })
             .collect();
@@ -207,8 +210,8 @@ impl Tally {
                 status: stage.status,
                 executed: stage.executed,
                 cached: stage.cached,
-                rows: stage.rows,
-                bad: stage.bad,
+                rows: stage.out.map_or(stage.rows - stage.bad.min(stage.rows), |(rows, _)| rows),
+                bad: stage.out.map_or(stage.bad, |(_, bad)| bad),
                 seconds: stage.busy.as_secs_f64(),
                 manifest: stage.manifest,
                 error: stage.error.clone(),
@@ -243,6 +246,7 @@ impl Tally {
                 }));
             }
             self.stages[position].manifest = manifest(engine, runtime, position).await?;
+            self.stages[position].out = stored_rows(runtime, position);
             artifacts.extend(self.stages[position].manifest.map(|digest| (name, digest)));
         }
         let stages: Vec<StageReport> = self.stages.iter().map(Counts::report).collect();
@@ -269,6 +273,29 @@ impl Counts {
             error: self.error.clone(),
         }
     }
+}
+
+/// Rows that a stage left, on all its ports, and those that it could not use.
+fn stored_rows(runtime: &Runtime, stage: usize) -> Option<(u64, u64)> {
+    let node = &runtime.graph.nodes[stage];
+    if node.has_result() {
+        let parts = runtime.keys.stages[stage].shards.iter().map(|key| runtime.entry(key));
+        let bad = parts.map(|entry| entry.map(|entry| entry.bad)).sum::<Option<u64>>()?;
+        return Some((runtime.outcome(stage)?.n?, bad));
+    }
+    if !node.stored {
+        return None;
+    }
+    let (mut rows, mut bad) = (0, 0);
+    for (index, port) in node.row_ports().enumerate() {
+        for shard in 0..runtime.keys.stages[stage].shards.len() {
+            let entry = runtime.group(Ref { stage, port }, shard)?;
+            rows += entry.rows;
+            // Every port counts the same unusable rows.
+            bad += if index == 0 { entry.bad } else { 0 };
+        }
+    }
+    Some((rows, bad))
 }
 
 /// The manifest of what a stage left, if all of it is there.

@@ -61,7 +61,7 @@ fn row(stage: &PlannedStage) -> Vec<String> {
     };
     let rows = stage.results.iter().filter_map(|result| result.rows).sum::<u64>();
     // Why the work that there is, or why there is none.
-    let why = of(PlannedState::Compute).next().or_else(|| stage.results.first()).map_or("", |result| result.why);
+    let why = of(PlannedState::Compute).next().or_else(|| stage.results.first());
     vec![
         stage.name.clone(),
         stage.kind.clone(),
@@ -69,6 +69,6 @@ fn row(stage: &PlannedStage) -> Vec<String> {
         number(PlannedState::Compute),
         number(PlannedState::Pass),
         if rows > 0 { count(rows) } else { String::new() },
-        why.to_owned(),
+        why.map(|result| result.why.to_string()).unwrap_or_default(),
     ]
 }

@@ -162,6 +162,13 @@ fn a_plan_knows_every_hit_before_anything_runs() {
     assert_eq!(state("image"), [PlannedState::Cached; 3]);
     assert_eq!(state("weighed"), [PlannedState::Pass; 3]);
     assert_eq!(state("metrics"), [PlannedState::Compute; 4]);
+    let why = |plan: &runner_engine::Plan, name: &str| {
+        plan.stages().iter().find(|stage| stage.name == name).unwrap().results[0].why.clone()
+    };
+    assert_eq!(why(&plan, "metrics"), "changed: setting `labels`");
+    let plan = bench.plan(&MAIN.replace("factor: 2", "factor: 3")).unwrap();
+    assert_eq!(why(&plan, "image"), "changed: setting `factor`");
+    assert_eq!(why(&plan, "metrics"), "changed: what `rows` reads");
 }
 
 #[test]

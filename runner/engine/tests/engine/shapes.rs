@@ -125,6 +125,19 @@ fn a_small_second_output_of_a_source_streams_too() {
 }
 
 #[test]
+fn the_rows_that_folds_and_jobs_make_can_be_exported() {
+    let bench = Bench::new();
+    let stages = "
+  data: {uses: numbers}
+  sum: {uses: total, inputs: data}
+  fitted: {uses: fit, with: {epochs: 2}, inputs: data}
+";
+    assert_eq!(bench.export(stages, "sum", &["total"]), ["total 190"]);
+    assert_eq!(bench.export(stages, "fitted", &["weight"]), ["0 190", "1 380"]);
+    assert!(bench.wait(bench.store().records().runs(9)).unwrap().is_empty(), "an export is no run");
+}
+
+#[test]
 fn the_limit_cuts_sources() {
     let mut bench = Bench::new();
     let stages = "
