@@ -128,7 +128,7 @@ pub trait Backend: Sized {
     /// Takes another parameter, `[rows, width]` (vectors are one row).
     fn param(&self, name: &str, rows: usize, width: usize, values: Vec<f32>) -> Result<Self::Param, Error>;
 
-    /// An activation from values; no gradient flows into it.
+    /// An activation from values, at least one in a row; no gradient flows into it.
     fn tensor(&self, rows: usize, width: usize, values: Vec<f32>) -> Result<Self::Tensor, Error>;
 
     /// The values of an activation, row after row.
@@ -174,7 +174,7 @@ pub trait Backend: Sized {
     /// Multi-head attention, softmax(q·kᵀ/√(head width))·v: `[rows, 3·width] → [rows, width]`, columns q, k, v.
     fn attention(&self, qkv: &Self::Tensor, attention: Attention) -> Result<Self::Tensor, Error>;
 
-    /// The given rows, in that order (class tokens, end-of-text positions); no row twice.
+    /// The given rows, in that order (class tokens, end-of-text positions).
     fn rows(&self, x: &Self::Tensor, rows: &[u32]) -> Result<Self::Tensor, Error>;
 
     /// Each row divided by its Euclidean length; a row of zeros stays.

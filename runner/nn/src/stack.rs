@@ -12,8 +12,12 @@ use crate::{
     pool::{Buffer, Workers},
 };
 
-/// Rows of a shard: enough for the library's matrix product, few enough for the cache.
-const SHARD_ROWS: usize = 400;
+/// The most rows of a shard, so that they fit the cache.
+const MOST_ROWS: usize = 400;
+/// The fewest rows of a shard, if there are as many, so that a matrix product pays for arranging its operands.
+const FEWEST_ROWS: usize = 128;
+/// The shards that a small batch is cut into, for as many threads.
+const SHARDS: usize = 8;
 /// Groups of shards whose parameter gradients are added up apart: the most threads that backward can use.
 const GROUPS: usize = 8;
 /// Outputs of a linear map that one thread computes at a time when a single shard is spread over threads.
@@ -52,9 +56,11 @@ impl Stack {
         self.heads.heads * self.heads.width
     }
 
-    /// Sequences of a shard.
-    fn shard(&self) -> usize {
-        (SHARD_ROWS / self.heads.tokens).max(1)
+    /// Rows of a shard of a batch of `rows`.
+    fn shard(&self, rows: usize) -> usize {
+        let tokens = self.heads.tokens;
+        let even = (rows / tokens).div_ceil(SHARDS);
+        even.max(FEWEST_ROWS / tokens).min(MOST_ROWS / tokens).max(1) * tokens
     }
 
     /// Values that a block keeps for each row: its input, qkv, mixed values, the middle of its residual stream, and what
@@ -79,7 +85,7 @@ pub(crate) fn forward(
 ) -> Option<Buffer> {
     let (isa, width) = (workers.isa(), stack.width());
     let rows = x.len() / width;
-    let shard = stack.shard() * stack.heads.tokens;
+    let shard = stack.shard(rows);
     if keep {
         let mut kept = workers.buffer(rows * blocks.len() * stack.kept());
         let shards = x.par_chunks_mut(shard * width).zip(kept.par_chunks_mut(shard * blocks.len() * stack.kept()));
@@ -177,8 +183,9 @@ pub(crate) fn backward(
 ) -> Vec<f32> {
     let (isa, width) = (workers.isa(), stack.width());
     let total: usize = blocks.iter().flat_map(|block| block.parts).map(<[f32]>::len).sum();
-    let shard = stack.shard() * stack.heads.tokens;
-    let shards = (dx.len() / width).div_ceil(shard);
+    let rows = dx.len() / width;
+    let shard = stack.shard(rows);
+    let shards = rows.div_ceil(shard);
     let group = shard * shards.div_ceil(GROUPS).max(1);
     let mut sums = vec![0.0; total];
     workers.run(|| {

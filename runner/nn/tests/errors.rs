@@ -48,6 +48,7 @@ fn zero_sizes_are_refused() {
     let patches = Patches { channels: 1, height: 4, width: 4, size: 0 };
     assert!(b.patch_embed(&[0.0; 16], patches, &weight, None).is_err());
     assert!(b.param("p", 0, 4, Vec::new()).is_err());
+    assert!(b.tensor(3, 0, Vec::new()).is_err());
 }
 
 #[test]

@@ -135,6 +135,7 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
     }
 
     fn tensor(&self, rows: usize, width: usize, values: Vec<f32>) -> Result<Self::Tensor, Error> {
+        check("tensor", "width", width, width.max(1))?;
         check("tensor", "number of values", values.len(), rows * width)?;
         operations::matrix(self.operations.device(), rows, width, values)
     }
