@@ -213,6 +213,7 @@ impl Preprocess {
                         let whole = (1.0 / scale) as f32;
                         (f32::from(byte) - mean[channel] * whole) / (std[channel] * whole)
                     }
+                    (Arithmetic::Torchvision, Some(scale), None) => f32::from(byte) * scale as f32,
                     (_, scale, normalize) => {
                         let value = scale.map_or(f32::from(byte), |scale| (f64::from(byte) * scale) as f32);
                         normalize.map_or(value, |(mean, std)| (value - mean[channel]) / std[channel])

@@ -118,6 +118,11 @@ fn decode_again(text: &str) -> Cow<'_, str> {
                 out.push_str(decoded);
                 (at, changed) = (at + length, true);
             }
+            // The second byte of `à` is a no-break space, which often has become a space.
+            None if character == 'Ã' && lost_no_break_space(&characters[..at], &characters[at + 1..]) => {
+                out.push('à');
+                (at, changed) = (at + 1, true);
+            }
             None => {
                 out.push(character);
                 at += 1;
@@ -125,6 +130,13 @@ fn decode_again(text: &str) -> Cow<'_, str> {
         }
     }
     if changed { out.into() } else { text.into() }
+}
+
+/// Whether `Ã` between these characters stands for `à`: after a small letter or a word, before a space that ends it.
+fn lost_no_break_space(before: &[char], after: &[char]) -> bool {
+    let word = before.strip_suffix(&[' ']).unwrap_or(before);
+    let ends_word = after.first() == Some(&' ') && after.get(1) != Some(&' ');
+    ends_word && word.last().is_none_or(char::is_ascii_lowercase)
 }
 
 /// The byte above 0x7F that windows-1252, or Latin-1 where that has none, reads as this character.
