@@ -60,7 +60,9 @@ impl Stack {
     fn shard(&self, rows: usize) -> usize {
         let tokens = self.heads.tokens;
         let even = (rows / tokens).div_ceil(SHARDS);
-        even.max(FEWEST_ROWS / tokens).min(MOST_ROWS / tokens).max(1) * tokens
+        // Wide weights do not stay in the cache, and each shard reads them all.
+        let fewest = FEWEST_ROWS.max(self.width() / 2);
+        even.max(fewest / tokens).min(MOST_ROWS / tokens).max(1) * tokens
     }
 
     /// Values that a block keeps for each row: its input, qkv, mixed values, the middle of its residual stream, and what
