@@ -1,5 +1,7 @@
 //! Datasets: what rows they have, how they are cut, what keys depend on.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where something fails")]
+
 use std::{collections::HashSet, fs, path::Path, sync::Arc};
 
 use proptest::prelude::*;

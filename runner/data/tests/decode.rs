@@ -1,5 +1,7 @@
 //! Decoding gives the pixels of Pillow's `convert("RGB")`, and an error for everything that is no picture.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where something fails")]
+
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};

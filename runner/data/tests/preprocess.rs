@@ -1,5 +1,7 @@
 //! Preprocessing equals Pillow's and transformers', byte for byte. Golden values: `reference/preprocess.py`.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where something fails")]
+
 use flate2::Crc;
 use runner_contract::ImageRef;
 use runner_data::{Arithmetic, Preprocess};
