@@ -27,10 +27,24 @@ Example: runner run pipelines/zero_shot_eval.yaml --set dataset=mnist:test";
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Folder of records and artifacts [default: .runner beside runner.toml, or here]
-    #[arg(long, global = true, value_name = "DIR", env = "RUNNER_STORE", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        value_name = "DIR",
+        env = "RUNNER_STORE",
+        hide_env_values = true
+    )]
     pub(crate) store: Option<PathBuf>,
     /// Threads to compute with [default: all]
-    #[arg(long, global = true, value_name = "N", env = "RUNNER_THREADS", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        value_name = "N",
+        env = "RUNNER_THREADS",
+        hide_env_values = true
+    )]
     pub(crate) threads: Option<usize>,
     /// Write one JSON document to stdout and nothing else
     #[arg(long, global = true)]
@@ -39,10 +53,10 @@ pub(crate) struct Global {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// More text
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, hide_short_help = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
     /// When to colour (NO_COLOR is honoured)
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", hide_possible_values = false)]
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", hide_short_help = true)]
     pub(crate) color: Color,
 }
 

@@ -64,7 +64,7 @@ impl Summary {
                     "tasks": {"executed": it.executed, "cached": it.cached},
                     "rows": it.rows,
                     "bad": it.bad,
-                    "seconds": it.seconds,
+                    "seconds": {"wall": it.wall, "busy": it.seconds},
                     "manifest": it.manifest,
                     "error": it.error,
                 })
@@ -146,7 +146,9 @@ impl Summary {
         if !app.output.quiet {
             let _ = writeln!(text, "  runner show {}", run.id);
             if let Some(stage) = self.exportable() {
-                let _ = writeln!(text, "  runner export {} '{stage}' -o {}.parquet", run.id, plain(&stage));
+                // A shell would take brackets for a pattern.
+                let quote = if plain(stage) == stage { "" } else { "'" };
+                let _ = writeln!(text, "  runner export {} {quote}{stage}{quote} -o {}.parquet", run.id, plain(stage));
             }
         }
         text
@@ -177,7 +179,9 @@ impl Summary {
             .stages
             .iter()
             .map(|it| {
-                let time = Duration::from_secs_f64(it.seconds.max(0.0));
+                let time = |seconds: f64| {
+                    if seconds > 0.0 { span(Duration::from_secs_f64(seconds)) } else { String::new() }
+                };
                 vec![
                     it.name.clone(),
                     it.kind.clone(),
@@ -186,7 +190,8 @@ impl Summary {
                     some(it.cached),
                     some(it.rows),
                     some(it.bad),
-                    if it.seconds > 0.0 { span(time) } else { String::new() },
+                    time(it.wall),
+                    time(it.seconds),
                 ]
             })
             .collect();
@@ -198,18 +203,18 @@ impl Summary {
             ("cached", true),
             ("rows", true),
             ("bad", true),
-            ("time", true),
+            ("wall", true),
+            ("busy", true),
         ];
         table(&columns, &rows, app.output.paint)
     }
 
-    /// A stage whose rows somebody may want: the last that stored some.
-    fn exportable(&self) -> Option<String> {
-        let stored =
-            |it: &&StageRecord| it.manifest.is_some() && matches!(it.status, TaskStatus::Done | TaskStatus::Cached);
-        let rows = |it: &&StageRecord| stored(it) && it.rows > 0 && it.kind != "metrics";
-        let last = self.stages.iter().rfind(rows).or_else(|| self.stages.iter().find(stored));
-        last.map(|it| it.name.clone())
+    /// A stage whose rows somebody may want: the last of those that most rows went through.
+    fn exportable(&self) -> Option<&str> {
+        let ended = |it: &&StageRecord| matches!(it.status, TaskStatus::Done | TaskStatus::Cached);
+        // These make numbers and models of rows, and no rows.
+        let rows = |it: &&StageRecord| !["metrics", "train"].contains(&it.kind.as_str());
+        self.stages.iter().filter(ended).filter(rows).max_by_key(|it| it.rows).map(|it| it.name.as_str())
     }
 }
 

@@ -213,6 +213,7 @@ impl Tally {
                 rows: stage.out.map_or(stage.rows - stage.bad.min(stage.rows), |(rows, _)| rows),
                 bad: stage.out.map_or(stage.bad, |(_, bad)| bad),
                 seconds: stage.busy.as_secs_f64(),
+                wall: stage.wall.as_secs_f64(),
                 manifest: stage.manifest,
                 error: stage.error.clone(),
             })

@@ -143,6 +143,8 @@ pub struct StageRecord {
     pub bad: u64,
     /// Time spent in it, summed over threads, in seconds.
     pub seconds: f64,
+    /// Time during which at least one of its tasks was at work, in seconds; 0 where it is only recomputed for others.
+    pub wall: f64,
     /// The manifest of its dataset, or of its results, when it is done and stored.
     pub manifest: Option<Digest>,
     /// What went wrong.

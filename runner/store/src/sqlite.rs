@@ -170,7 +170,7 @@ impl Sqlite {
         for chunk in stages.chunks(ROWS) {
             let mut query = QueryBuilder::new(
                 "INSERT OR REPLACE INTO stages
-                 (run, position, name, kind, status, executed, cached, rows, bad, seconds, manifest, error) ",
+                 (run, position, name, kind, status, executed, cached, rows, bad, seconds, wall, manifest, error) ",
             );
             query.push_values(chunk, |mut row, stage| {
                 row.push_bind(run)
@@ -183,6 +183,7 @@ impl Sqlite {
                     .push_bind(integer(stage.rows))
                     .push_bind(integer(stage.bad))
                     .push_bind(stage.seconds)
+                    .push_bind(stage.wall)
                     .push_bind(stage.manifest.map(|digest| digest.to_string()))
                     .push_bind(&stage.error);
             });
@@ -450,6 +451,7 @@ fn stage(row: &SqliteRow) -> Result<StageRecord, StoreError> {
         rows: natural(row.try_get("rows")?),
         bad: natural(row.try_get("bad")?),
         seconds: row.try_get("seconds")?,
+        wall: row.try_get("wall")?,
         manifest: optional(row, "manifest", "stages.manifest", |text| text.parse().ok())?,
         error: row.try_get("error")?,
     })

@@ -29,6 +29,7 @@ fn stage(name: &str, position: u32, status: TaskStatus) -> StageRecord {
         rows: 10_000,
         bad: 1,
         seconds: 1.25,
+        wall: 0.75,
         manifest: Some(Digest::of(b"manifest")),
         error: None,
     }

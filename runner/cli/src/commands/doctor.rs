@@ -4,7 +4,12 @@ use runner_data::Catalog;
 use runner_models::Hub;
 use serde_json::json;
 
-use crate::{Exit, app::App, failure::Failure, output::table};
+use crate::{
+    Exit,
+    app::App,
+    failure::Failure,
+    output::{count, size, table},
+};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {}
@@ -31,7 +36,9 @@ pub(crate) async fn run(_: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     for known in Catalog::known() {
         let found = if services.catalog.is_available(known) {
             let opened = services.catalog.open(known.reference);
-            opened.map(|it| format!("{}, {} rows", known.reference, it.len())).map_err(|error| error.to_string())
+            opened
+                .map(|it| format!("{}, {} rows", known.reference, count(it.len() as u64)))
+                .map_err(|error| error.to_string())
         } else {
             // Missing is no fault: most pipelines do not need it.
             Ok(format!("{}: not here; runner dataset fetch {}", known.reference, known.fetch))
@@ -74,7 +81,7 @@ async fn store(app: &App<'_>) -> Result<String, String> {
             let runs = store.records().runs(usize::MAX).await.map_err(|error| error.to_string())?;
             let artifacts = store.artifacts().list().await.map_err(|error| error.to_string())?;
             let bytes = artifacts.iter().map(|(_, size)| size).sum();
-            Ok(format!("{place}, {} runs, {} artifacts ({})", runs.len(), artifacts.len(), crate::output::size(bytes)))
+            Ok(format!("{place}, {} runs, {} artifacts ({})", runs.len(), artifacts.len(), size(bytes)))
         }
     }
 }

@@ -77,7 +77,8 @@ fn an_empty_store() {
     assert_eq!(program.json(&["runs"], 0), serde_json::json!([]));
     assert!(!program.path(".runner").exists(), "what only reads makes nothing");
     program.file("other/thesis.tex", "");
-    check!("foreign-store", program.call(&["run", "-", "--store", "other"]));
+    let text = "version: 1\nname: x\nstages: {data: {uses: dataset, with: {source: 'mnist:test'}, keep: true}}\n";
+    check!("foreign-store", program.call_with(&["run", "-", "--store", "other"], text));
 }
 
 #[test]
