@@ -1,0 +1,270 @@
+//! CSV, TSV and JSON Lines: a row a picture, with captions, labels and whatever else stands beside it.
+//!
+//! The file is read through once when it is opened: every row is checked, types are found, and the place of every row is
+//! remembered; after that, chunks are read from their places, so that memory does not grow with captions.
+
+mod columns;
+mod rows;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use runner_contract::{Batch, Column, ColumnData, Digest, ID, ImageForm, ImageRef, ImagesBuilder, KeyHasher, Schema};
+use serde_json::Value;
+
+use columns::{Kind, Seen, list, typed};
+use rows::{Format, Row, header, rows};
+
+use super::{
+    IMAGE, LABEL, Table, batch_error,
+    folder::{Digests, size_of},
+    layout::Layout,
+    numbered, numbered_key,
+};
+use crate::{DataError, error::read};
+
+/// Names of a column of picture paths, which becomes `image`.
+const IMAGE_NAMES: [&str; 7] = ["image", "image_path", "path", "file_name", "filename", "file", "filepath"];
+
+/// Rows of a text file.
+pub(super) struct TextTable {
+    name: String,
+    path: PathBuf,
+    format: Format,
+    /// The columns of the file, in its order.
+    fields: Vec<Field>,
+    classes: Option<Vec<String>>,
+    schema: Schema,
+    layout: Layout,
+    /// Where each row starts (bytes), and the line that it starts on.
+    places: Vec<(u64, u64)>,
+    digests: Digests,
+}
+
+/// A column of the file.
+struct Field {
+    /// In the file.
+    source: String,
+    /// In the dataset: `id` and `image` have fixed names.
+    name: String,
+    kind: Kind,
+}
+
+/// Opens a table by its extension.
+pub(super) fn open(name: &str, path: &Path, extension: &str) -> Result<TextTable, DataError> {
+    let format = match extension {
+        "csv" => Format::Separated(b','),
+        "tsv" => Format::Separated(b'\t'),
+        _ => Format::JsonLines,
+    };
+    let file = path.display().to_string();
+    let (sources, first) = header(path, format)?;
+    let mut seen = vec![Seen::default(); sources.len()];
+    let image = IMAGE_NAMES.iter().find_map(|name| sources.iter().position(|source| source == name));
+    let id = sources.iter().position(|source| source == ID);
+    let (mut places, mut sizes, mut ids) = (Vec::new(), Vec::new(), HashSet::new());
+    for row in rows(path, format, &sources, first)? {
+        let row = row?;
+        let wrong = |message: String| DataError::format_at(&file, format!("line {}", row.line), message);
+        for (i, value) in row.values.iter().enumerate() {
+            seen[i].add(value, format, sources[i] == LABEL);
+        }
+        let size = match image {
+            None => 64,
+            Some(column) => {
+                let path = picture(path, &row.values[column]).map_err(wrong)?;
+                size_of(&path).map_err(|error| wrong(format!("row {}: {error}", places.len())))?
+            }
+        };
+        if let Some(column) = id {
+            let id = text(&row.values[column]);
+            if id.is_empty() || !ids.insert(id.clone()) {
+                return Err(wrong(format!("row {}: id `{id}` is empty or stands twice", places.len())));
+            }
+        }
+        places.push((row.start, row.line));
+        sizes.push(size);
+    }
+    if places.is_empty() {
+        return Err(DataError::format(file, "no rows"));
+    }
+    let mut fields = Vec::with_capacity(sources.len());
+    for (i, (source, seen)) in sources.iter().zip(&seen).enumerate() {
+        let kind = match () {
+            () if Some(i) == id => Kind::Id,
+            () if Some(i) == image => Kind::Image,
+            () => seen
+                .kind(source, format)
+                .map_err(|message| DataError::format(&file, format!("column `{source}`: {message}")))?,
+        };
+        let name = if kind == Kind::Image { IMAGE.to_owned() } else { source.clone() };
+        if fields.iter().any(|field: &Field| field.name == name) {
+            return Err(DataError::format(file, format!("two columns are called `{name}`")));
+        }
+        fields.push(Field { source: source.clone(), name, kind });
+    }
+    let label = fields.iter().position(|field| matches!(field.kind, Kind::Label | Kind::NamedLabel));
+    let classes = label.map(|i| match fields[i].kind {
+        Kind::NamedLabel => seen[i].names.iter().cloned().collect(),
+        _ => (0..=seen[i].largest.unwrap_or(0)).map(|label| label.to_string()).collect(),
+    });
+    let columns = fields.iter().filter_map(|field| Some(Column::new(&field.name, field.kind.column()?)));
+    let schema = Schema::new(columns);
+    let (name, path, digests) = (name.to_owned(), path.to_owned(), Digests::default());
+    Ok(TextTable { name, path, format, fields, classes, schema, layout: Layout::new(sizes), places, digests })
+}
+
+/// A value as text.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The path of a picture, relative to the table's folder.
+fn picture(table: &Path, value: &Value) -> Result<PathBuf, String> {
+    let path = value.as_str().filter(|path| !path.is_empty());
+    let path = path.ok_or_else(|| format!("the path of the picture is {value}, expected a text"))?;
+    Ok(table.parent().unwrap_or(Path::new("")).join(path))
+}
+
+impl TextTable {
+    fn rows(&self, rows: Range<usize>) -> Result<Vec<Row>, DataError> {
+        let Some(&place) = self.places.get(rows.start) else { return Ok(Vec::new()) };
+        let sources: Vec<String> = self.fields.iter().map(|field| field.source.clone()).collect();
+        let read =
+            rows::rows(&self.path, self.format, &sources, place)?.take(rows.len()).collect::<Result<Vec<_>, _>>()?;
+        if read.len() != rows.len() {
+            return Err(DataError::format(self.path.display().to_string(), "it became shorter while it was read"));
+        }
+        Ok(read)
+    }
+
+    fn column(&self, i: usize, rows: &[Row]) -> Result<ColumnData, DataError> {
+        let field = &self.fields[i];
+        let changed = |row: &Row, message: &str| {
+            let place = format!("line {}", row.line);
+            DataError::format_at(
+                self.path.display().to_string(),
+                place,
+                format!("column `{}`: {message}", field.source),
+            )
+        };
+        fn each<T>(
+            rows: &[Row],
+            i: usize,
+            changed: impl Fn(&Row, &str) -> DataError,
+            value: impl Fn(&Value) -> Option<T>,
+        ) -> Result<Vec<T>, DataError> {
+            let value =
+                |row: &Row| value(&row.values[i]).ok_or_else(|| changed(row, "another type than when it was opened"));
+            rows.iter().map(value).collect()
+        }
+        Ok(match field.kind {
+            Kind::Id | Kind::Text => ColumnData::Text(each(rows, i, changed, |value| Some(text(value)))?),
+            Kind::Texts => ColumnData::Texts(each(rows, i, changed, |value| match value {
+                Value::String(cell) => list(cell),
+                Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+                _ => None,
+            })?),
+            Kind::Label => ColumnData::Labels(each(rows, i, changed, |value| self.typed(value).as_i64())?),
+            Kind::NamedLabel => {
+                let classes = self.classes.as_deref().unwrap_or_default();
+                let label = |value: &Value| classes.binary_search(&text(value)).ok().map(|label| label as i64);
+                ColumnData::Labels(each(rows, i, changed, label)?)
+            }
+            Kind::Integer => ColumnData::Integers(each(rows, i, changed, |value| self.typed(value).as_i64())?),
+            Kind::Number => ColumnData::Numbers(each(rows, i, changed, |value| self.typed(value).as_f64())?),
+            Kind::Boolean => ColumnData::Booleans(each(rows, i, changed, |value| self.typed(value).as_bool())?),
+            Kind::Image => {
+                let mut images = ImagesBuilder::new(ImageForm::Encoded);
+                for row in rows {
+                    let path = picture(&self.path, &row.values[i]).map_err(|message| changed(row, &message))?;
+                    let bytes = read(&path).map_err(|error| changed(row, &error.to_string()))?;
+                    let path = text(&row.values[i]);
+                    images.push(ImageRef::Encoded { bytes: &bytes, path: &path }).map_err(batch_error)?;
+                }
+                ColumnData::Images(images)
+            }
+        })
+    }
+
+    /// A value as its column's type: what a CSV cell looks like, a JSON value as it is.
+    fn typed(&self, value: &Value) -> Value {
+        match (value, self.format) {
+            (Value::String(cell), Format::Separated(_)) => typed(cell),
+            (value, _) => value.clone(),
+        }
+    }
+
+    fn id_column(&self) -> Option<usize> {
+        self.fields.iter().position(|field| field.kind == Kind::Id)
+    }
+}
+
+impl Table for TextTable {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn classes(&self) -> Option<&[String]> {
+        self.classes.as_deref()
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn batch(&self, rows: Range<usize>, wanted: &dyn Fn(&str) -> bool) -> Result<Batch, DataError> {
+        let read = self.rows(rows.clone())?;
+        let mut batch = Batch::new(match self.id_column() {
+            None => rows.map(|row| numbered(&self.name, row)).collect(),
+            Some(id) => read.iter().map(|row| text(&row.values[id])).collect(),
+        });
+        for (i, field) in self.fields.iter().enumerate() {
+            if field.kind != Kind::Id && wanted(&field.name) {
+                batch = batch.with(&field.name, self.column(i, &read)?).map_err(batch_error)?;
+            }
+        }
+        Ok(batch)
+    }
+
+    fn keys(&self, rows: Range<usize>) -> Result<(Digest, BTreeMap<String, Digest>), DataError> {
+        let read = self.rows(rows.clone())?;
+        let mut ids = numbered_key(&self.name, &rows);
+        let mut columns = BTreeMap::new();
+        for (i, field) in self.fields.iter().enumerate() {
+            let mut key = KeyHasher::new("values/1").part("type", format!("{:?}", field.kind).as_bytes());
+            for (row, number) in read.iter().zip(rows.clone()) {
+                let value = &row.values[i];
+                key = match field.kind {
+                    Kind::Image => {
+                        let file = self.path.display().to_string();
+                        let path = picture(&self.path, value)
+                            .map_err(|message| DataError::format_at(file, format!("line {}", row.line), message))?;
+                        key.digest("file", &self.digests.of(number, &path)?)
+                    }
+                    _ => key.json("value", value),
+                };
+            }
+            if field.kind == Kind::NamedLabel {
+                // Labels are positions among all names.
+                for class in self.classes.iter().flatten() {
+                    key = key.part("class", class.as_bytes());
+                }
+            }
+            match field.kind {
+                Kind::Id => ids = key.finish(),
+                _ => {
+                    columns.insert(field.name.clone(), key.finish());
+                }
+            }
+        }
+        Ok((ids, columns))
+    }
+}
