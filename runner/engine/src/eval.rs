@@ -17,6 +17,9 @@ use crate::{
 /// Rows a chunk where a dataset is one small batch: a source's second port, the result of a fold or a job.
 pub(crate) const SMALL_CHUNK: usize = 64;
 
+/// By stored stage that is read: rows that were left out as unusable until there, by the key of who left them out.
+pub(crate) type StoredBad = BTreeMap<usize, BTreeMap<Digest, u64>>;
+
 /// The chunks of one stored or original port.
 enum Reader<'a> {
     Source(Box<dyn Iterator<Item = Result<Batch, StageError>> + Send + 'a>),
@@ -29,8 +32,7 @@ pub(crate) struct ShardEval<'a> {
     runtime: &'a Runtime,
     shard: usize,
     readers: Vec<(Ref, Reader<'a>)>,
-    /// By stored stage that is read: unusable rows that were left out until there.
-    stored_bad: BTreeMap<usize, BTreeMap<Digest, u64>>,
+    pub(crate) stored_bad: StoredBad,
     done: bool,
     /// See [`Chunk::again`].
     again: bool,
@@ -40,7 +42,7 @@ impl<'a> ShardEval<'a> {
     /// Opens everything that the route reads.
     pub(crate) fn open(runtime: &'a Runtime, route: &Route, shard: usize) -> Result<Self, EngineError> {
         let mut eval =
-            Self { runtime, shard, readers: Vec::new(), stored_bad: BTreeMap::new(), done: false, again: false };
+            Self { runtime, shard, readers: Vec::new(), stored_bad: StoredBad::new(), done: false, again: false };
         for step in &route.steps {
             for (port, columns) in &step.ports {
                 let of = Ref { stage: step.stage, port: *port };
@@ -144,30 +146,32 @@ impl<'a> ShardEval<'a> {
     fn pass(&self, step: &Step, chunk: &mut Chunk) -> Result<(), EngineError> {
         finish_step(self.runtime, step, self.shard, chunk)
     }
+}
 
-    /// Unusable rows on the way to each stage, by the key of who could not use them. `found` counts those of the stages
-    /// that were computed now.
-    pub(crate) fn bad_before(
-        &self,
-        route: &Route,
-        found: &BTreeMap<usize, u64>,
-    ) -> BTreeMap<usize, BTreeMap<Digest, u64>> {
-        let mut before: BTreeMap<usize, BTreeMap<Digest, u64>> = BTreeMap::new();
-        for step in &route.steps {
-            let mut bad = self.stored_bad.get(&step.stage).cloned().unwrap_or_default();
-            if step.how == How::Compute {
-                for edge in &self.runtime.graph.nodes[step.stage].rows {
-                    bad.extend(before.get(&edge.from.stage).into_iter().flatten());
-                }
-                let key = self.runtime.keys.stages[step.stage].shards.get(self.shard);
-                if let (Some(key), Some(&n)) = (key, found.get(&step.stage)) {
-                    bad.insert(*key, n);
-                }
+/// Unusable rows on the way to each stage, by the key of who could not use them. `found` counts those of the stages that
+/// were computed now.
+pub(crate) fn bad_before(
+    runtime: &Runtime,
+    route: &Route,
+    shard: usize,
+    stored: &StoredBad,
+    found: &BTreeMap<usize, u64>,
+) -> BTreeMap<usize, BTreeMap<Digest, u64>> {
+    let mut before: BTreeMap<usize, BTreeMap<Digest, u64>> = BTreeMap::new();
+    for step in &route.steps {
+        let mut bad = stored.get(&step.stage).cloned().unwrap_or_default();
+        if step.how == How::Compute {
+            for edge in &runtime.graph.nodes[step.stage].rows {
+                bad.extend(before.get(&edge.from.stage).into_iter().flatten());
             }
-            before.insert(step.stage, bad);
+            let key = runtime.keys.stages[step.stage].shards.get(shard);
+            if let (Some(key), Some(&n)) = (key, found.get(&step.stage)) {
+                bad.insert(*key, n);
+            }
         }
-        before
+        before.insert(step.stage, bad);
     }
+    before
 }
 
 /// Does what is left of a chunk behind the device.

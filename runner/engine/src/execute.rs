@@ -9,10 +9,7 @@ use std::{
 
 use chrono::Utc;
 use runner_store::{Finish, Metric, NewRun, RunStatus, TaskStatus};
-use tokio::{
-    sync::mpsc::{UnboundedReceiver, unbounded_channel},
-    task::spawn_blocking,
-};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::{
     Cancel, Engine, EngineError, Event, Plan, RunReport,
@@ -22,6 +19,7 @@ use crate::{
     scheduler::{Command, End, Happened, Job, State, step},
     segment::{self, Made},
     tally::Tally,
+    workers::{Companion, Workers},
 };
 
 /// Values of series that wait to be recorded together.
@@ -140,6 +138,7 @@ pub(crate) async fn drive(
     let (sender, mut messages) = unbounded_channel();
     runtime.listen(sender.clone());
     let mut state = State::new(jobs(runtime, tasks), runtime.config.threads, runtime.config.devices.len());
+    let workers = Workers::new(runtime.config.threads.max(1).min(tasks.len()));
     let mut commands = step(&mut state, Happened::Started);
     let (mut cancelled, mut trouble) = (false, None);
     loop {
@@ -150,10 +149,10 @@ pub(crate) async fn drive(
                     if let Some(watch) = watch {
                         watch.started(number, &task).await;
                     }
-                    drop(spawn_blocking(move || {
-                        let result = work(&runtime, &task.work);
+                    workers.run(move |companion| {
+                        let result = work(&runtime, &task.work, companion);
                         let _ = sender.send(Message::Done { task: number, result });
-                    }));
+                    });
                 }
                 Command::Stop => runtime.stop(),
                 Command::End(end) => {
@@ -218,9 +217,9 @@ fn jobs(runtime: &Runtime, tasks: &[Task]) -> Vec<Job> {
     tasks.iter().map(|task| Job { after: task.after.clone(), device: device(task) }).collect()
 }
 
-fn work(runtime: &Runtime, work: &Work) -> Result<Made, EngineError> {
+fn work(runtime: &Arc<Runtime>, work: &Work, companion: &Companion) -> Result<Made, EngineError> {
     let call = || match work {
-        Work::Segment(segment) => segment::run(runtime, segment),
+        Work::Segment(segment) => segment::run(runtime, segment, companion),
         Work::Merge(stage) => merge(runtime, *stage),
         Work::Job(stage) => job(runtime, *stage),
     };

@@ -27,6 +27,7 @@ mod runtime;
 mod scheduler;
 mod segment;
 mod tally;
+mod workers;
 
 pub use engine::{Cancel, Config, Decode, Decoded, Engine};
 pub use error::EngineError;

@@ -4,8 +4,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::mpsc::{Receiver, sync_channel},
-    thread,
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
 };
 
 use runner_contract::{Accumulator, Digest};
@@ -14,12 +16,13 @@ use runner_store::{BAD_ROWS_KEPT, BadRow, Entry};
 use crate::{
     EngineError,
     apply::{Bad, Chunk, gather},
-    eval::{ShardEval, finish},
+    eval::{ShardEval, StoredBad, bad_before, finish},
     graph::Ref,
     manifest::{Partial, PartialHeader, VERSION},
     parquet::RowsWriter,
-    route::{Route, Wants, want},
+    route::{How, Route, Wants, want},
     runtime::{Message, Runtime},
+    workers::Companion,
 };
 
 /// Chunks that may wait between the thread ahead and the device.
@@ -56,55 +59,66 @@ struct Sinks<'a> {
     bad: BTreeMap<usize, (u64, Vec<Bad>)>,
 }
 
+/// What the thread ahead hands over.
+enum Ahead {
+    Chunk(Box<Chunk>),
+    End(Result<StoredBad, EngineError>),
+}
+
 /// Computes a shard.
-pub(crate) fn run(runtime: &Runtime, segment: &Segment) -> Result<Made, EngineError> {
+pub(crate) fn run(runtime: &Arc<Runtime>, segment: &Segment, companion: &Companion) -> Result<Made, EngineError> {
     let mut wants = Wants::new();
     for &fold in &segment.folds {
         runtime.graph.nodes[fold].rows.iter().for_each(|edge| want(&mut wants, edge));
     }
-    let route = Route::new(runtime, segment.origin, segment.shard, wants, &segment.groups);
+    let shard = segment.shard;
+    let route = Arc::new(Route::new(runtime, segment.origin, shard, wants, &segment.groups));
     // Models and whole datasets are read before the first chunk, by this thread alone.
-    for stage in route.steps.iter().filter(|step| step.how == crate::route::How::Compute).map(|step| step.stage) {
+    for stage in route.steps.iter().filter(|step| step.how == How::Compute).map(|step| step.stage) {
         runtime.opened(stage)?;
     }
     let mut sinks = Sinks::open(runtime, segment)?;
-    let mut eval = ShardEval::open(runtime, &route, segment.shard)?;
-    if route.has_device_work() {
-        thread::scope(|scope| {
-            let (sender, receiver) = sync_channel::<Result<Chunk, EngineError>>(QUEUE);
-            let (eval, route) = (&mut eval, &route);
-            scope.spawn(move || {
-                loop {
-                    let next = eval.next(route).transpose();
-                    let Some(next) = next else { break };
-                    let failed = next.is_err();
-                    // The receiver goes away when the consumer has failed.
-                    if sender.send(next).is_err() || failed {
-                        break;
-                    }
-                }
-            });
-            consume(receiver, &mut sinks, route)
-        })?;
+    let stored_bad = if route.has_device_work() {
+        let (sender, receiver) = sync_channel::<Ahead>(QUEUE);
+        let (runtime, way) = (runtime.clone(), route.clone());
+        companion.run(move || {
+            // The receiver goes away when this task has failed.
+            let end = read(&runtime, &way, shard, |chunk| Ok(sender.send(Ahead::Chunk(Box::new(chunk))).is_ok()));
+            let _ = sender.send(Ahead::End(end));
+        });
+        consume(receiver, &mut sinks, &route)?
     } else {
-        while let Some(chunk) = eval.next(&route)? {
-            sinks.take(&route, chunk)?;
-        }
-    }
+        read(runtime, &route, shard, |chunk| sinks.take(&route, chunk).map(|()| true))?
+    };
     let found = sinks.bad.iter().map(|(stage, (n, _))| (*stage, *n)).collect();
-    let bad_before = eval.bad_before(&route, &found);
+    let bad_before = bad_before(runtime, &route, shard, &stored_bad, &found);
     sinks.finish(bad_before)
 }
 
-fn consume(
-    chunks: Receiver<Result<Chunk, EngineError>>,
-    sinks: &mut Sinks<'_>,
+/// Reads a shard to its end, or until nobody takes it.
+fn read(
+    runtime: &Runtime,
     route: &Route,
-) -> Result<(), EngineError> {
-    for chunk in chunks {
-        sinks.take(route, chunk?)?;
+    shard: usize,
+    mut take: impl FnMut(Chunk) -> Result<bool, EngineError>,
+) -> Result<StoredBad, EngineError> {
+    let mut eval = ShardEval::open(runtime, route, shard)?;
+    while let Some(chunk) = eval.next(route)? {
+        if !take(chunk)? {
+            break;
+        }
     }
-    Ok(())
+    Ok(eval.stored_bad)
+}
+
+fn consume(ahead: Receiver<Ahead>, sinks: &mut Sinks<'_>, route: &Route) -> Result<StoredBad, EngineError> {
+    for next in ahead {
+        match next {
+            Ahead::Chunk(chunk) => sinks.take(route, *chunk)?,
+            Ahead::End(end) => return end,
+        }
+    }
+    Err(EngineError::Invalid("the thread ahead of a task panicked: this is a mistake in the engine".to_owned()))
 }
 
 impl<'a> Sinks<'a> {
