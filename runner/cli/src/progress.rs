@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use runner_engine::{Event, StagePlan};
 use runner_store::TaskStatus;
 
@@ -19,6 +19,8 @@ pub(crate) struct Progress<'a> {
     output: &'a Output,
     show: Show,
     stages: Vec<Stage>,
+    /// Of the longest name, in characters.
+    width: usize,
 }
 
 enum Show {
@@ -48,7 +50,7 @@ impl<'a> Progress<'a> {
         } else {
             Show::Lines
         };
-        Self { output, show, stages: Vec::new() }
+        Self { output, show, stages: Vec::new(), width: 0 }
     }
 
     /// Shows what happened.
@@ -86,13 +88,13 @@ impl<'a> Progress<'a> {
     }
 
     fn start(&mut self, run: &str, stages: &[StagePlan]) {
-        let width = stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
+        self.width = stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
         self.stages = stages
             .iter()
             .map(|plan| Stage {
                 bar: match &self.show {
                     Show::Bars(bars) if plan.to_compute > 0 => {
-                        Some(bars.add(bar(plan, width, self.output.paint_errors.0)))
+                        Some(bars.add(bar(plan, self.width, self.output.paint_errors.0)))
                     }
                     _ => None,
                 },
@@ -138,6 +140,9 @@ impl<'a> Progress<'a> {
         match &stage.bar {
             Some(bar) => {
                 stage.move_bar(bar);
+                if let Ok(style) = ProgressStyle::with_template(&format!("  {{prefix:{}}} {{wide_msg}}", self.width)) {
+                    bar.set_style(style);
+                }
                 bar.abandon_with_message(text);
             }
             None if news && matches!(self.show, Show::Lines) => {
@@ -201,8 +206,14 @@ fn bar(plan: &StagePlan, width: usize, colour: bool) -> ProgressBar {
     let bar = plan.rows.map_or_else(ProgressBar::no_length, ProgressBar::new);
     // The template is a constant; the default look is no harm either.
     let bar = match style {
-        Ok(style) => bar.with_style(style.progress_chars("━╸─")),
+        Ok(style) => bar.with_style(style.with_key("rate", rate).progress_chars("━╸─")),
         Err(_) => bar,
     };
     bar.with_prefix(plan.name.clone())
+}
+
+/// `812 rows/s`, without the digits that nobody reads.
+fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    // There is nobody to tell that a line of progress cannot be made.
+    let _ = write!(out, "{} rows/s", count(state.per_sec() as u64));
 }

@@ -22,7 +22,8 @@ pub fn svg(pipeline: &Pipeline) -> String {
     };
     let widths: Vec<f64> = drawing.nodes.iter().map(width).collect();
     let edges: Vec<_> = drawing.edges.iter().map(|edge| (edge.from, edge.to)).collect();
-    let (places, ways) = layout::place(&widths, &edges, GAP);
+    let (places, mut ways) = layout::place(&widths, &edges, GAP);
+    let turns = spread_ends(&edges, &widths, &mut ways);
     let points = || ways.iter().flatten().map(|&(_, x)| x);
     let left = places.iter().zip(&widths).map(|(place, width)| place.x - width / 2.0).chain(points());
     let left = left.fold(0.0, f64::min);
@@ -39,7 +40,7 @@ pub fn svg(pipeline: &Pipeline) -> String {
          width=\"{total_width:.0}\" height=\"{total_height:.0}\" role=\"img\">\n<title>{}</title>\n{STYLE}",
         escape(&pipeline.name)
     );
-    for (edge, way) in drawing.edges.iter().zip(&ways) {
+    for ((edge, way), turn) in drawing.edges.iter().zip(&ways).zip(turns) {
         let mut path = String::new();
         // A point on the way counts as the middle of its layer; a box is left below and reached above.
         let last = way.len().saturating_sub(1);
@@ -55,9 +56,9 @@ pub fn svg(pipeline: &Pipeline) -> String {
         }
         let class = if edge.wait { "edge wait" } else { "edge" };
         let _ = writeln!(text, "<path class=\"{class}\" marker-end=\"url(#end)\" d=\"{path}\"/>");
-        // Near the end, where lines to one box are apart.
+        // Near the end, where lines to one box are apart; neighbours at different heights.
         if let (false, [.., (_, from), (layer, to)]) = (edge.label.is_empty(), way.as_slice()) {
-            let (at, below) = (x(from * 0.3 + to * 0.7), y(*layer) - 20.0);
+            let (at, below) = (x(from * 0.3 + to * 0.7), y(*layer) - if turn % 2 == 0 { 16.0 } else { 29.0 });
             let _ =
                 writeln!(text, "<text class=\"port\" x=\"{at:.1}\" y=\"{below:.1}\">{}</text>", escape(&edge.label));
         }
@@ -84,6 +85,25 @@ pub fn svg(pipeline: &Pipeline) -> String {
     }
     text.push_str("</svg>\n");
     text
+}
+
+/// Moves the ends of lines to one box apart, in the order in which they come. Says for each line the how-manyth it is.
+fn spread_ends(edges: &[(usize, usize)], widths: &[f64], ways: &mut [Vec<(usize, f64)>]) -> Vec<usize> {
+    let mut turns = vec![0; edges.len()];
+    for (node, width) in widths.iter().enumerate() {
+        let comes_from = |edge: &usize| ways[*edge].iter().rev().nth(1).map_or(0.0, |&(_, x)| x);
+        let mut ends: Vec<usize> = (0..edges.len()).filter(|&edge| edges[edge].1 == node).collect();
+        ends.sort_by(|a, b| comes_from(a).total_cmp(&comes_from(b)));
+        let middle = ends.len().saturating_sub(1) as f64 / 2.0;
+        let step = (width * 0.7 / ends.len() as f64).min(36.0);
+        for (turn, &edge) in ends.iter().enumerate() {
+            turns[edge] = turn;
+            if let Some((_, x)) = ways[edge].last_mut() {
+                *x += (turn as f64 - middle) * step;
+            }
+        }
+    }
+    turns
 }
 
 const STYLE: &str = "\
