@@ -232,11 +232,12 @@ fn load_folder(folder: &Path) -> Result<Clip, ModelError> {
     let config = folder_config(folder)?;
     let tokenizer = ClipTokenizer::from_folder(folder)
         .map_err(|error| ModelError::file(folder.display().to_string(), error.to_string()))?;
-    let names = ["preprocessor_config.json", "processor_config.json"].map(|name| folder.join(name));
-    let path = names.iter().find(|path| path.is_file()).unwrap_or(&names[0]);
-    let text = fs::read_to_string(path).map_err(ModelError::io(path))?;
-    let preprocess = Preprocess::from_config(&text)
-        .map_err(|error| ModelError::file(path.display().to_string(), error.to_string()))?;
+    if !["preprocessor_config.json", "processor_config.json"].iter().any(|name| folder.join(name).is_file()) {
+        let problem = "neither preprocessor_config.json nor processor_config.json, so how to preprocess is unknown";
+        return Err(ModelError::file(folder.display().to_string(), problem));
+    }
+    let preprocess = Preprocess::from_folder(folder)
+        .map_err(|error| ModelError::file(folder.display().to_string(), error.to_string()))?;
     let weights = Weights::open(folder)?;
     Clip::new(config, &mut |name, shape| weights.tensor(name, shape), tokenizer, preprocess)
 }

@@ -1,12 +1,18 @@
 //! What users see of models that are missing, damaged or hostile.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 
-use runner_contract::{Digest, Model, ModelSource};
-use runner_models::{Hub, ModelError};
+use runner_contract::{Digest, Model, ModelSource, Random};
+use runner_models::{
+    Hub, ModelError,
+    safetensors::{self, Dtype, Reader, Tensor},
+};
 
 /// A copy of a golden model to damage.
 fn copy(name: &str) -> (tempfile::TempDir, PathBuf) {
@@ -110,6 +116,15 @@ fn a_folder_with_pickled_weights_says_how_to_save_them() {
 }
 
 #[test]
+fn preprocessing_that_does_not_fit_is_refused() {
+    let (dir, folder) = copy("quick_gelu");
+    replace(&folder, "preprocessor_config.json", "30", "32");
+    assert_eq!(error(&dir, &folder), "preprocessing gives 3 × 32 × 32 values, the model takes 3 × 30 × 30");
+    fs::remove_file(folder.join("preprocessor_config.json")).unwrap();
+    assert!(error(&dir, &folder).contains("neither preprocessor_config.json nor processor_config.json"));
+}
+
+#[test]
 fn weights_alone_are_no_bundle() {
     let (dir, folder) = copy("quick_gelu");
     let hub = Hub::new(dir.path().to_owned());
@@ -148,4 +163,57 @@ fn a_file_that_is_no_model_is_refused() {
     let model = Model { identity: Digest::of(b""), source: ModelSource::File(path) };
     let message = Hub::new(dir.path().to_owned()).load(&model).unwrap_err().to_string();
     assert!(message.contains("not a safetensors file: a header of 18446744073709551615 bytes"), "{message}");
+}
+
+/// A golden model as a bundle.
+fn bundle() -> Vec<u8> {
+    let (dir, folder) = copy("quick_gelu");
+    let reader = Reader::open(&folder.join("model.safetensors")).unwrap();
+    let parts = ["config.json", "tokenizer.json", "preprocessor_config.json"];
+    let metadata = parts.map(|name| (name.to_owned(), fs::read_to_string(folder.join(name)).unwrap()));
+    let tensors: Vec<_> = reader
+        .names()
+        .map(|name| {
+            let shape = reader.shape(name).unwrap();
+            (name, shape, reader.tensor(name, shape).unwrap())
+        })
+        .collect();
+    let tensors: Vec<_> = tensors.iter().map(|(name, shape, values)| Tensor { name, shape, values }).collect();
+    drop(dir);
+    safetensors::write(&tensors, Dtype::F32, &BTreeMap::from(metadata))
+}
+
+#[test]
+fn a_bundle_is_the_folder_in_one_file() {
+    let (dir, _) = copy("quick_gelu");
+    fs::write(dir.path().join("m.safetensors"), bundle()).unwrap();
+    let hub = Hub::new(dir.path().to_owned());
+    let (folder, bundle) = (hub.open("model").unwrap(), hub.open("m.safetensors").unwrap());
+    let ids = vec![folder.tokenizer().encode("a cat").unwrap()];
+    assert_eq!(folder.encode_texts(&ids, 1).unwrap(), bundle.encode_texts(&ids, 1).unwrap());
+}
+
+/// Damages a bundle: in its header, where most can go wrong.
+fn damaged(mut bytes: Vec<u8>, damage: &[(usize, u8)]) -> Vec<u8> {
+    let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    for (place, value) in damage {
+        bytes[place % header] = *value;
+    }
+    bytes
+}
+
+#[test]
+fn a_damaged_bundle_is_refused_or_loads_but_never_panics() {
+    let (bytes, dir) = (bundle(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("m.safetensors");
+    let mut random = Random::new(0, "damage", "");
+    for round in 0..200u64 {
+        let damage: Vec<_> = (0..1 + round % 3).map(|_| (random.below(1 << 20), random.below(128) as u8)).collect();
+        fs::write(&path, damaged(bytes.clone(), &damage)).unwrap();
+        let model = Model { identity: Digest::of(&round.to_le_bytes()), source: ModelSource::File(path.clone()) };
+        let hub = Hub::new(dir.path().to_owned());
+        if let Ok(clip) = hub.load(&model) {
+            let _ = clip.tokenizer().encode("a cat").map(|ids| clip.encode_texts(&[ids], 1));
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Models saved by transformers give what transformers gives. Values from `reference/clip_models.py`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use runner_models::{Clip, Hub, safetensors::Reader};

@@ -132,6 +132,16 @@ impl ClipConfig {
         Ok(config)
     }
 
+    /// Floating-point operations to embed an image, a multiplication and an addition being two: those of matrix products.
+    pub fn image_flops(&self) -> u64 {
+        let VisionConfig { tower, patch_size, channels, .. } = self.vision;
+        let (tokens, width) = (self.vision.tokens() as u64, tower.width as u64);
+        let patches = (tokens - 1) * (channels * patch_size * patch_size) as u64 * width;
+        let maps = tokens * (4 * width * width + 2 * width * tower.hidden as u64);
+        let attention = 2 * tokens * tokens * width;
+        2 * (patches + tower.layers as u64 * (maps + attention) + width * self.dim as u64)
+    }
+
     /// A `config.json` that [`ClipConfig::parse`] reads back and that transformers loads. `tokens` are the ids of the
     /// tokenizer's start and end tokens, for readers that ask.
     pub fn to_json(&self, tokens: Option<(u32, u32)>) -> Value {
@@ -294,6 +304,8 @@ mod tests {
         assert_eq!((config.text.tower.width, config.text.positions), (512, 77));
         assert_eq!(config.text.pooling, Pooling::Token(49_407));
         assert_eq!(config.vision.tower.activation, Activation::QuickGelu);
+        // 4.4 billion multiplications and additions, as is commonly said.
+        assert_eq!(config.image_flops() / 1_000_000, 8_817);
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl Clip {
         tokenizer: ClipTokenizer,
         preprocess: Preprocess,
     ) -> Result<Self, ModelError> {
+        check_size(&config, &preprocess)?;
         let mut log_scale = config.logit_scale_init;
         let mut values = |name: &str, shape: &[usize]| {
             let values = values(name, shape)?;
@@ -109,4 +110,16 @@ impl Clip {
         }
         Ok(embeddings)
     }
+}
+
+/// Preprocessing must make what the image tower takes.
+pub(crate) fn check_size(config: &ClipConfig, preprocess: &Preprocess) -> Result<(), ModelError> {
+    let (side, channels) = (config.vision.image_size, config.vision.channels);
+    let (height, width) = preprocess.size();
+    if (3, height, width) == (channels, side, side) {
+        return Ok(());
+    }
+    let problem =
+        format!("preprocessing gives 3 × {height} × {width} values, the model takes {channels} × {side} × {side}");
+    Err(ModelError::Input(problem))
 }

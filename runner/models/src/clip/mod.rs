@@ -6,4 +6,5 @@ mod network;
 
 pub use config::{Activation, ClipConfig, Pooling, TextConfig, TowerConfig, VisionConfig};
 pub use infer::Clip;
+pub(crate) use infer::check_size;
 pub(crate) use network::{Network, Parameter, Values};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BundleTexts, Clip, ClipConfig, ModelError, Pooling, bundle,
-    clip::{Network, Parameter},
+    clip::{Network, Parameter, check_size},
     safetensors::{Dtype, Tensor},
 };
 
@@ -236,13 +236,7 @@ impl ClipTrainer {
 fn check(setup: &TrainSetup) -> Result<(), ModelError> {
     let TrainSetup { config, tokenizer, preprocess, .. } = setup;
     let bad = |problem: String| Err(ModelError::Input(problem));
-    let (side, channels) = (config.vision.image_size, config.vision.channels);
-    if preprocess.size() != (side, side) || channels != 3 {
-        let (height, width) = preprocess.size();
-        return bad(format!(
-            "preprocessing gives 3 × {height} × {width} values, the model takes {channels} × {side} × {side}"
-        ));
-    }
+    check_size(config, preprocess)?;
     if tokenizer.vocab_size() > config.text.vocab {
         let (tokens, rows) = (tokenizer.vocab_size(), config.text.vocab);
         return bad(format!("the tokenizer has {tokens} tokens, the model's vocabulary {rows}"));
