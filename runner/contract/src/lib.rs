@@ -6,13 +6,15 @@
 mod batch;
 mod columns;
 mod digest;
+mod images;
 mod kind;
 mod random;
 mod stage;
 
-pub use batch::{Batch, BatchError, ColumnData, ImageForm, ImageRef, ImagesBuilder};
+pub use batch::{Batch, BatchError, ColumnData};
 pub use columns::{Column, ColumnType, Schema};
 pub use digest::{Digest, InvalidDigest, KeyHasher};
+pub use images::{ImageForm, ImageRef, ImagesBuilder};
 pub use kind::{
     Bound, Input, InputPort, Kind, KindInfo, Modality, ModelInfo, Need, Output, OutputPort, PortKind, Problem,
     Registry, Resolver, Shape, setting_problem, settings,

@@ -12,7 +12,7 @@ use runner_contract::{
     Batch, Column, ColumnData, ColumnType, Digest, ImageForm, ImageRef, ImagesBuilder, KeyHasher, Schema,
 };
 
-use super::{IMAGE, LABEL, Table, batch_error, layout::Layout};
+use super::{About, IMAGE, LABEL, Table, batch_error, layout::Layout};
 use crate::{DataError, error::read};
 
 /// Extensions of files that are taken for pictures.
@@ -24,12 +24,9 @@ const MOST_DEPTH: usize = 12;
 
 /// Pictures in a folder, by path.
 pub(super) struct Folder {
-    name: String,
+    about: About,
     root: PathBuf,
     files: Vec<Entry>,
-    classes: Option<Vec<String>>,
-    schema: Schema,
-    layout: Layout,
     digests: Digests,
 }
 
@@ -79,32 +76,19 @@ impl Folder {
         if classes.is_some() {
             columns.push(Column::new(LABEL, ColumnType::Label));
         }
-        let digests = Digests::default();
-        let (name, root) = (name.to_owned(), root.to_owned());
-        Ok(Self { name, root, files, classes, schema: Schema::new(columns), layout, digests })
+        let about = About { name: name.to_owned(), schema: Schema::new(columns), classes, layout };
+        Ok(Self { about, root: root.to_owned(), files, digests: Digests::default() })
     }
 }
 
 impl Table for Folder {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn schema(&self) -> &Schema {
-        &self.schema
-    }
-
-    fn classes(&self) -> Option<&[String]> {
-        self.classes.as_deref()
-    }
-
-    fn layout(&self) -> &Layout {
-        &self.layout
+    fn about(&self) -> &About {
+        &self.about
     }
 
     fn batch(&self, rows: Range<usize>, wanted: &dyn Fn(&str) -> bool) -> Result<Batch, DataError> {
         let files = &self.files[rows];
-        let mut batch = Batch::new(files.iter().map(|file| format!("{}/{}", self.name, file.path)).collect());
+        let mut batch = Batch::new(files.iter().map(|file| format!("{}/{}", self.about.name, file.path)).collect());
         if wanted(IMAGE) {
             let mut images = ImagesBuilder::new(ImageForm::Encoded);
             for file in files {
@@ -113,7 +97,7 @@ impl Table for Folder {
             }
             batch = batch.with(IMAGE, ColumnData::Images(images)).map_err(batch_error)?;
         }
-        if wanted(LABEL) && self.classes.is_some() {
+        if wanted(LABEL) && self.about.classes.is_some() {
             let labels = files.iter().map(|file| i64::from(file.label)).collect();
             batch = batch.with(LABEL, ColumnData::Labels(labels)).map_err(batch_error)?;
         }
@@ -121,7 +105,7 @@ impl Table for Folder {
     }
 
     fn keys(&self, rows: Range<usize>) -> Result<(Digest, BTreeMap<String, Digest>), DataError> {
-        let mut ids = KeyHasher::new("ids/1").part("name", self.name.as_bytes());
+        let mut ids = KeyHasher::new("ids/1").part("name", self.about.name.as_bytes());
         let (mut images, mut labels) = (KeyHasher::new("files/1"), KeyHasher::new("labels/1"));
         for (row, file) in rows.clone().zip(&self.files[rows]) {
             ids = ids.part("path", file.path.as_bytes());
@@ -129,7 +113,7 @@ impl Table for Folder {
             labels = labels.part("label", &file.label.to_le_bytes());
         }
         let mut columns = BTreeMap::from([(IMAGE.to_owned(), images.finish())]);
-        if self.classes.is_some() {
+        if self.about.classes.is_some() {
             columns.insert(LABEL.to_owned(), labels.finish());
         }
         Ok((ids.finish(), columns))

@@ -15,7 +15,7 @@ use runner_contract::{
 };
 
 use super::{
-    IMAGE, LABEL, Table, batch_error,
+    About, IMAGE, LABEL, Table, batch_error,
     idx::{check_length, fill, header, is_gzip, read_idx},
     layout::Layout,
     numbered, numbered_key,
@@ -38,12 +38,9 @@ static TEST: OnceLock<(Arc<Values>, Arc<Values>)> = OnceLock::new();
 
 /// Pictures of one size, with labels where there is a file of them.
 pub(super) struct Digits {
-    name: String,
+    about: About,
     images: Arc<Values>,
     labels: Option<Arc<Values>>,
-    classes: Option<Vec<String>>,
-    schema: Schema,
-    layout: Layout,
 }
 
 impl Digits {
@@ -109,7 +106,8 @@ impl Digits {
             };
         }
         let layout = Layout::new(std::iter::repeat_n(size as u64, count));
-        Ok(Self { name: name.to_owned(), images, labels, classes: names, schema: Schema::new(columns), layout })
+        let about = About { name: name.to_owned(), schema: Schema::new(columns), classes: names, layout };
+        Ok(Self { about, images, labels })
     }
 
     fn images(&self, rows: &Range<usize>) -> Result<ImagesBuilder, DataError> {
@@ -128,7 +126,7 @@ impl Digits {
     }
 
     fn labels(&self, labels: &Values, rows: &Range<usize>) -> Result<Vec<i64>, DataError> {
-        let classes = self.classes.as_ref().map_or(0, Vec::len);
+        let classes = self.about.classes.as_ref().map_or(0, Vec::len);
         let bytes = labels.range(rows.clone())?;
         let checked = bytes.iter().zip(rows.clone()).map(|(&label, row)| match usize::from(label) < classes {
             true => Ok(i64::from(label)),
@@ -147,24 +145,12 @@ pub(super) fn digit_names() -> Vec<String> {
 }
 
 impl Table for Digits {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn schema(&self) -> &Schema {
-        &self.schema
-    }
-
-    fn classes(&self) -> Option<&[String]> {
-        self.classes.as_deref()
-    }
-
-    fn layout(&self) -> &Layout {
-        &self.layout
+    fn about(&self) -> &About {
+        &self.about
     }
 
     fn batch(&self, rows: Range<usize>, wanted: &dyn Fn(&str) -> bool) -> Result<Batch, DataError> {
-        let mut batch = Batch::new(rows.clone().map(|row| numbered(&self.name, row)).collect());
+        let mut batch = Batch::new(rows.clone().map(|row| numbered(&self.about.name, row)).collect());
         if wanted(IMAGE) {
             batch = batch.with(IMAGE, ColumnData::Images(self.images(&rows)?)).map_err(batch_error)?;
         }
@@ -184,7 +170,7 @@ impl Table for Digits {
         if let Some(labels) = &self.labels {
             columns.insert(LABEL.to_owned(), key(labels)?);
         }
-        Ok((numbered_key(&self.name, &rows), columns))
+        Ok((numbered_key(&self.about.name, &rows), columns))
     }
 }
 

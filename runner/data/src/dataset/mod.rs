@@ -73,13 +73,18 @@ fn class_rows(dataset: &str, classes: Option<&[String]>, port: &str) -> Result<(
     Ok((key.finish(), batch))
 }
 
+/// What a dataset says of itself, see [`Dataset`].
+struct About {
+    name: String,
+    schema: Schema,
+    classes: Option<Vec<String>>,
+    /// Where shards and chunks end; the last end is the number of rows.
+    layout: Layout,
+}
+
 /// A reader of rows by number.
 trait Table: Send + Sync {
-    fn name(&self) -> &str;
-    fn schema(&self) -> &Schema;
-    fn classes(&self) -> Option<&[String]>;
-    /// Where shards and chunks end; the last end is the number of rows.
-    fn layout(&self) -> &Layout;
+    fn about(&self) -> &About;
     /// These rows, with the columns for which `wanted` holds.
     fn batch(&self, rows: Range<usize>, wanted: &dyn Fn(&str) -> bool) -> Result<Batch, DataError>;
     /// Keys of these rows' ids and of each column.
@@ -111,7 +116,7 @@ impl<T: Table> Sharded<T> {
 
 impl<T: Table> Source for Sharded<T> {
     fn shards(&self, limit: Option<usize>) -> Result<Vec<ShardInfo>, StageError> {
-        let shards = self.table.layout().shards(limit);
+        let shards = self.table.about().layout.shards(limit);
         shards.map(|rows| self.info(rows).map_err(StageError::from)).collect()
     }
 
@@ -121,15 +126,15 @@ impl<T: Table> Source for Sharded<T> {
         limit: Option<usize>,
         columns: &[String],
     ) -> Result<Box<dyn Iterator<Item = Result<Batch, StageError>> + Send + 'a>, StageError> {
-        if let Some(unknown) = columns.iter().find(|name| self.table.schema().get(name).is_none()) {
-            let (name, have) = (self.table.name(), self.table.schema().names());
+        if let Some(unknown) = columns.iter().find(|name| self.table.about().schema.get(name).is_none()) {
+            let (name, have) = (&self.table.about().name, self.table.about().schema.names());
             return Err(StageError::new(format!("dataset {name} has no column `{unknown}`: it has {have}")));
         }
-        let Some(rows) = self.table.layout().shards(limit).nth(shard) else {
-            return Err(StageError::new(format!("dataset {} has no shard {shard}", self.table.name())));
+        let Some(rows) = self.table.about().layout.shards(limit).nth(shard) else {
+            return Err(StageError::new(format!("dataset {} has no shard {shard}", self.table.about().name)));
         };
         let columns = columns.to_vec();
-        let chunks = self.table.layout().chunks(rows);
+        let chunks = self.table.about().layout.chunks(rows);
         Ok(Box::new(chunks.map(move |rows| {
             let wanted = |name: &str| columns.iter().any(|column| column == name);
             self.table.batch(rows, &wanted).map_err(StageError::from)
@@ -137,25 +142,26 @@ impl<T: Table> Source for Sharded<T> {
     }
 
     fn side(&self, port: &str) -> Result<(Digest, Batch), StageError> {
-        class_rows(self.table.name(), self.table.classes(), port)
+        let about = self.table.about();
+        class_rows(&about.name, about.classes.as_deref(), port)
     }
 }
 
 impl<T: Table> Dataset for Sharded<T> {
     fn name(&self) -> &str {
-        self.table.name()
+        &self.table.about().name
     }
 
     fn schema(&self) -> &Schema {
-        self.table.schema()
+        &self.table.about().schema
     }
 
     fn classes(&self) -> Option<&[String]> {
-        self.table.classes()
+        self.table.about().classes.as_deref()
     }
 
     fn len(&self) -> usize {
-        self.table.layout().len()
+        self.table.about().layout.len()
     }
 }
 

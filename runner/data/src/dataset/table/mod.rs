@@ -19,7 +19,7 @@ use columns::{Kind, Seen, list, typed};
 use rows::{Format, Row, header, rows};
 
 use super::{
-    IMAGE, LABEL, Table, batch_error,
+    About, IMAGE, LABEL, Table, batch_error,
     folder::{Digests, size_of},
     layout::Layout,
     numbered, numbered_key,
@@ -31,14 +31,11 @@ const IMAGE_NAMES: [&str; 7] = ["image", "image_path", "path", "file_name", "fil
 
 /// Rows of a text file.
 pub(super) struct TextTable {
-    name: String,
+    about: About,
     path: PathBuf,
     format: Format,
     /// The columns of the file, in its order.
     fields: Vec<Field>,
-    classes: Option<Vec<String>>,
-    schema: Schema,
-    layout: Layout,
     /// Where each row starts (bytes), and the line that it starts on.
     places: Vec<(u64, u64)>,
     digests: Digests,
@@ -113,8 +110,8 @@ pub(super) fn open(name: &str, path: &Path, extension: &str) -> Result<TextTable
     });
     let columns = fields.iter().filter_map(|field| Some(Column::new(&field.name, field.kind.column()?)));
     let schema = Schema::new(columns);
-    let (name, path, digests) = (name.to_owned(), path.to_owned(), Digests::default());
-    Ok(TextTable { name, path, format, fields, classes, schema, layout: Layout::new(sizes), places, digests })
+    let about = About { name: name.to_owned(), schema, classes, layout: Layout::new(sizes) };
+    Ok(TextTable { about, path: path.to_owned(), format, fields, places, digests: Digests::default() })
 }
 
 /// A value as text.
@@ -170,7 +167,7 @@ impl TextTable {
             })?),
             Kind::Label => ColumnData::Labels(each(rows, i, changed, |value| self.typed(value).as_i64())?),
             Kind::NamedLabel => {
-                let classes = self.classes.as_deref().unwrap_or_default();
+                let classes = self.about.classes.as_deref().unwrap_or_default();
                 let label = |value: &Value| classes.binary_search(&text(value)).ok().map(|label| label as i64);
                 ColumnData::Labels(each(rows, i, changed, label)?)
             }
@@ -204,26 +201,14 @@ impl TextTable {
 }
 
 impl Table for TextTable {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn schema(&self) -> &Schema {
-        &self.schema
-    }
-
-    fn classes(&self) -> Option<&[String]> {
-        self.classes.as_deref()
-    }
-
-    fn layout(&self) -> &Layout {
-        &self.layout
+    fn about(&self) -> &About {
+        &self.about
     }
 
     fn batch(&self, rows: Range<usize>, wanted: &dyn Fn(&str) -> bool) -> Result<Batch, DataError> {
         let read = self.rows(rows.clone())?;
         let mut batch = Batch::new(match self.id_column() {
-            None => rows.map(|row| numbered(&self.name, row)).collect(),
+            None => rows.map(|row| numbered(&self.about.name, row)).collect(),
             Some(id) => read.iter().map(|row| text(&row.values[id])).collect(),
         });
         for (i, field) in self.fields.iter().enumerate() {
@@ -236,7 +221,7 @@ impl Table for TextTable {
 
     fn keys(&self, rows: Range<usize>) -> Result<(Digest, BTreeMap<String, Digest>), DataError> {
         let read = self.rows(rows.clone())?;
-        let mut ids = numbered_key(&self.name, &rows);
+        let mut ids = numbered_key(&self.about.name, &rows);
         let mut columns = BTreeMap::new();
         for (i, field) in self.fields.iter().enumerate() {
             let mut key = KeyHasher::new("values/1").part("type", format!("{:?}", field.kind).as_bytes());
@@ -254,7 +239,7 @@ impl Table for TextTable {
             }
             if field.kind == Kind::NamedLabel {
                 // Labels are positions among all names.
-                for class in self.classes.iter().flatten() {
+                for class in self.about.classes.iter().flatten() {
                     key = key.part("class", class.as_bytes());
                 }
             }
