@@ -116,6 +116,9 @@ pub(super) struct Tower {
     pub(super) layers: usize,
     /// Attention heads; they divide the width.
     pub(super) heads: usize,
+    /// Components between the two layers of a block's MLP; left out: four times the width.
+    #[serde(default)]
+    pub(super) hidden: Option<usize>,
 }
 
 impl Default for Architecture {
@@ -124,8 +127,9 @@ impl Default for Architecture {
             image_size: 28,
             patch_size: 7,
             dim: 64,
-            image: Tower { width: 128, layers: 3, heads: 4 },
-            text: Tower { width: 96, layers: 2, heads: 4 },
+            // 448 keeps an image below 20 MFLOP.
+            image: Tower { width: 128, layers: 3, heads: 4, hidden: Some(448) },
+            text: Tower { width: 96, layers: 2, heads: 4, hidden: None },
         }
     }
 }
@@ -227,6 +231,7 @@ impl Settings {
         wrong("architecture", !(1..=8192).contains(&dim), "a `dim` of 1 to 8192");
         for tower in [image, text] {
             let sizes = (1..=8192).contains(&tower.width) && (1..=128).contains(&tower.layers) && tower.heads > 0;
+            wrong("architecture", tower.hidden.is_some_and(|n| !(1..=65_536).contains(&n)), "`hidden` of 1 to 65536");
             wrong("architecture", !sizes || tower.width % tower.heads != 0, "`heads` that divide `width`");
         }
     }
@@ -238,7 +243,7 @@ impl Settings {
             width: tower.width,
             layers: tower.layers,
             heads: tower.heads,
-            hidden: 4 * tower.width,
+            hidden: tower.hidden.unwrap_or(4 * tower.width),
             activation: Activation::QuickGelu,
             eps: 1e-5,
         };
