@@ -86,7 +86,7 @@ pub(crate) enum Command {
     Runs(runs::Args),
     /// Show a recorded run
     Show(show::Args),
-    /// Write the rows of a stage to a file (.parquet, .csv, .jsonl, .png)
+    /// Write the rows of a stage to a file (.parquet, .csv, .jsonl, .png), or its model (.safetensors)
     Export(export::Args),
     /// Tell which of some labels fits pictures best
     Classify(classify::Args),

@@ -76,6 +76,13 @@ impl<'a> Progress<'a> {
                 self.say(|output| output.warning(&format!("{name}: {message}")));
             }
             Event::StageFinished { stage, status } => self.finish(*stage, *status),
+            Event::TaskFinished { task, stages, shard, status, error } if self.output.verbose => {
+                let names: Vec<_> =
+                    stages.iter().filter_map(|&it| Some(self.stages.get(it)?.plan.name.as_str())).collect();
+                let shard = shard.map(|shard| format!(", shard {shard}")).unwrap_or_default();
+                let error = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+                self.say(|output| output.note(&format!("task {task} ({}{shard}) {status}{error}", names.join(", "))));
+            }
             Event::Metric { .. } | Event::TaskFinished { .. } | Event::Finished(_) => {}
         }
     }

@@ -145,6 +145,10 @@ impl Summary {
         let _ = writeln!(text, "run {} {status}{took}, {tasks}{reason}", paint.bold(&run.id));
         if !app.output.quiet {
             let _ = writeln!(text, "  runner show {}", run.id);
+            for stage in self.stages.iter().filter(|it| it.kind == "train" && it.manifest.is_some()) {
+                let name = &stage.name;
+                let _ = writeln!(text, "  runner export {} '{name}' -o {}.safetensors", run.id, plain(name));
+            }
             if let Some(stage) = self.exportable() {
                 // A shell would take brackets for a pattern.
                 let quote = if plain(stage) == stage { "" } else { "'" };

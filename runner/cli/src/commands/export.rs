@@ -1,11 +1,15 @@
 //! `runner export RUN STAGE -o FILE`
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use runner_data::write::Writer;
+use runner_engine::stage_models;
 use runner_spec::Pipeline;
 use runner_stages::Services;
-use runner_store::Run;
+use runner_store::{Run, Store, StoreError};
 use serde_json::{Value, json};
 
 use crate::{Exit, app::App, failure::Failure, output::count};
@@ -18,7 +22,7 @@ pub(crate) struct Args {
     /// The stage, with a port where it has several: data, split.train, metrics[model=b32]
     #[arg(value_name = "STAGE")]
     stage: String,
-    /// The file; its ending says how: .parquet, .csv, .jsonl, .png
+    /// The file; its ending says how: .parquet, .csv, .jsonl, .png; .safetensors for a model
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// The columns, besides id [default: all]
@@ -27,10 +31,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
+    let ending = args.output.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    if ending.eq_ignore_ascii_case("safetensors") {
+        return model(args, app).await;
+    }
     // Before anything is computed.
     let mut writer = Writer::create(&args.output)?;
-    let store = app.existing_store().await?.ok_or(runner_store::StoreError::NoRuns)?;
-    let run = store.records().run(&args.run).await?;
+    let (store, run) = recorded(args, app).await?;
     let services = app.services(Path::new(&run.folder));
     let pipeline = again(&run, &services)?;
     let engine = app.engine(&services, store.clone());
@@ -55,6 +62,41 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     app.output.text(&format!("{}: {} rows of {}\n", args.output.display(), count(rows), args.stage))?;
     store.close().await;
     Ok(Exit::Done)
+}
+
+/// Writes the model that a stage made.
+async fn model(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
+    let (store, run) = recorded(args, app).await?;
+    let mut models = BTreeMap::new();
+    for stage in store.records().stages(&run.id).await? {
+        let Some(manifest) = stage.manifest else { continue };
+        for (port, digest) in stage_models(&store, &manifest).await? {
+            models.insert(format!("{}.{port}", stage.name), digest);
+        }
+    }
+    let digest = models.get(&args.stage).or_else(|| models.get(&format!("{}.model", args.stage)));
+    let Some(digest) = digest else {
+        let names: Vec<_> = models.keys().map(String::as_str).collect();
+        let hint = match names.as_slice() {
+            [] => "the run made no models".to_owned(),
+            names => format!("the run made {}", names.join(", ")),
+        };
+        return Err(Failure::usage(format!("run {} has no model `{}`", run.id, args.stage), hint));
+    };
+    let content = store.artifacts().get(digest).await?;
+    std::fs::write(&args.output, &content).map_err(Failure::file("write", &args.output))?;
+    if app.output.json {
+        app.output.document(&json!({"run": run.id, "stage": args.stage, "file": args.output, "digest": digest}))?;
+    }
+    app.output.text(&format!("{}: model of {}\n", args.output.display(), args.stage))?;
+    store.close().await;
+    Ok(Exit::Done)
+}
+
+async fn recorded(args: &Args, app: &App<'_>) -> Result<(Store, Run), Failure> {
+    let store = app.existing_store().await?.ok_or(StoreError::NoRuns)?;
+    let run = store.records().run(&args.run).await?;
+    Ok((store, run))
 }
 
 /// The pipeline of a recorded run, checked again.

@@ -107,7 +107,7 @@ fn settings(schema: &Value) -> Vec<Vec<String>> {
             let default = match property.get("default") {
                 Some(Value::Null) | None if required(name) => "required".to_owned(),
                 Some(Value::Null) | None => String::new(),
-                Some(default) => word(default),
+                Some(default) => short(default),
             };
             let about = property.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " ");
             vec![name.clone(), type_of(schema, property), default, about]
@@ -142,6 +142,18 @@ fn type_of(root: &Value, property: &Value) -> String {
         Some(name) => word(name),
         None => "any".to_owned(),
     }
+}
+
+/// A default in a table: 0.002 and not the f64 next to its f32, and nothing long.
+fn short(value: &Value) -> String {
+    let text = match value.as_f64().filter(|_| !value.is_i64() && !value.is_u64()) {
+        Some(number) if f64::from(number as f32) == number => (number as f32).to_string(),
+        _ => word(value),
+    };
+    if text.chars().count() <= 40 {
+        return text;
+    }
+    if value.is_object() { "{…}".to_owned() } else { format!("{}…", text.chars().take(39).collect::<String>()) }
 }
 
 /// A JSON value without the quotes of a string.

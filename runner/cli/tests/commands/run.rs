@@ -183,6 +183,51 @@ fn an_export_works_from_another_folder_and_after_other_params() {
     assert!(lines.contains("number zero") || lines.contains("number 0"), "{lines}");
 }
 
+const TRAIN: &str = "\
+version: 1
+name: small-training
+stages:
+  data: {uses: dataset, with: {source: 'mnist:test'}}
+  captioned: {uses: captions, with: {count: 2}, inputs: {rows: data, classes: data.classes}}
+  clip:
+    uses: train
+    with:
+      objective: contrastive
+      epochs: 2
+      batch: 32
+      vocabulary: 300
+      architecture:
+        image_size: 28
+        patch_size: 14
+        dim: 16
+        image: {width: 32, layers: 1, heads: 2}
+        text: {width: 32, layers: 1, heads: 2}
+    inputs: {train: captioned, classes: data.classes}
+  image: {uses: encode, inputs: {rows: data, model: clip.model}}
+";
+
+#[test]
+fn a_trained_model_is_exported_and_classifies() {
+    let program = Program::new();
+    program.file("train.yaml", TRAIN);
+    let run = program.json(&["run", "train.yaml", "--limit", "64"], 0);
+    let exported = program.call(&["export", "latest", "clip", "-o", "clip.safetensors"]);
+    assert_eq!(exported.code, 0, "{}", exported.stderr);
+    assert_eq!(program.call(&["export", "latest", "image", "-o", "d.png"]).code, 0);
+    let found = program.json(&["classify", "d.png", "--labels", "one,two", "--model", "clip.safetensors"], 0);
+    assert_eq!(found[0]["labels"].as_array().unwrap().len(), 2);
+    let series = program.json(&["show", "--series"], 0);
+    let losses = series["clip.loss"].as_array().unwrap();
+    assert!(losses.len() >= 2 && losses.iter().all(|it| it[1].is_number()), "{series}");
+    assert!(program.call(&["show", run["run"].as_str().unwrap()]).stdout.contains("'clip' -o clip.safetensors"));
+
+    let none = program.call(&["export", "latest", "image", "-o", "m.safetensors"]);
+    assert_eq!(none.code, 2);
+    assert!(none.stderr.contains("hint: the run made clip.model"), "{}", none.stderr);
+    let again = program.json(&["run", "train.yaml", "--limit", "64"], 0);
+    assert_eq!((&again["tasks"]["executed"], &again["artifacts"]), (&json!(0), &run["artifacts"]));
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_cancels_and_the_next_run_goes_on() {
