@@ -17,6 +17,9 @@ use crate::{
     output::{count, number, span, table},
 };
 
+/// Files that are shown one by one.
+const SINGLE_FILES: usize = 12;
+
 /// What is recorded of a run.
 pub(crate) struct Summary {
     run: Run,
@@ -127,8 +130,7 @@ impl Summary {
         if !app.output.quiet {
             text.push_str(&self.stages_table(app));
             text.push('\n');
-            let pictures = self.files.iter().filter_map(|(file, path)| Some((file, path.as_ref()?)));
-            let rows: Vec<_> = pictures.map(|(file, path)| vec![file.stage.clone(), app.short(path)]).collect();
+            let rows = self.file_rows(app);
             if !rows.is_empty() {
                 let _ = writeln!(text, "{}", table(&[("files", false), ("", false)], &rows, paint));
             }
@@ -213,6 +215,24 @@ impl Summary {
         table(&columns, &rows, app.output.paint)
     }
 
+    /// Where the files lie: each by its path, or of many only their folders.
+    fn file_rows(&self, app: &App<'_>) -> Vec<Vec<String>> {
+        let there: Vec<_> = self.files.iter().filter_map(|(file, path)| Some((file, path.as_deref()?))).collect();
+        if there.len() <= SINGLE_FILES {
+            return there.iter().map(|(file, path)| vec![file.stage.clone(), app.short(path)]).collect();
+        }
+        let mut folders: BTreeMap<&str, (String, Vec<&str>)> = BTreeMap::new();
+        for (file, path) in there {
+            let folder = || app.short(path.parent().unwrap_or(path));
+            let entry = folders.entry(&file.stage).or_insert_with(|| (folder(), Vec::new()));
+            entry.1.push(&file.name);
+        }
+        folders
+            .into_iter()
+            .map(|(stage, (folder, names))| vec![stage.to_owned(), format!("{folder}: {}", names.join(", "))])
+            .collect()
+    }
+
     /// A stage whose rows somebody may want: the last of those that most rows went through.
     fn exportable(&self) -> Option<&str> {
         let ended = |it: &&StageRecord| matches!(it.status, TaskStatus::Done | TaskStatus::Cached);
@@ -252,7 +272,8 @@ async fn place(store: &Store, run: &str, file: &FileRecord) -> Result<PathBuf, F
 
 /// A stage's name as a file name.
 fn plain(stage: &str) -> String {
-    stage.chars().map(|c| if c.is_alphanumeric() || "-_.=".contains(c) { c } else { '_' }).collect()
+    let name: String = stage.chars().map(|c| if c.is_alphanumeric() || "-_.=".contains(c) { c } else { '_' }).collect();
+    name.trim_end_matches('_').to_owned()
 }
 
 /// From start to end, or to now.
