@@ -148,13 +148,11 @@ impl Summary {
         if !app.output.quiet {
             let _ = writeln!(text, "  runner show {}", run.id);
             for stage in self.stages.iter().filter(|it| it.kind == "train" && it.manifest.is_some()) {
-                let name = &stage.name;
-                let _ = writeln!(text, "  runner export {} '{name}' -o {}.safetensors", run.id, plain(name));
+                let (name, file) = (shell(&stage.name), plain(&stage.name));
+                let _ = writeln!(text, "  runner export {} {name} -o {file}.safetensors", run.id);
             }
             if let Some(stage) = self.exportable() {
-                // A shell would take brackets for a pattern.
-                let quote = if plain(stage) == stage { "" } else { "'" };
-                let _ = writeln!(text, "  runner export {} {quote}{stage}{quote} -o {}.parquet", run.id, plain(stage));
+                let _ = writeln!(text, "  runner export {} {} -o {}.parquet", run.id, shell(stage), plain(stage));
             }
         }
         text
@@ -276,7 +274,12 @@ fn plain(stage: &str) -> String {
     name.trim_end_matches('_').to_owned()
 }
 
-/// From start to end, or to now.
+/// A stage's name as a word of a command; a shell would take brackets for a pattern.
+fn shell(stage: &str) -> String {
+    if plain(stage) == stage { stage.to_owned() } else { format!("'{stage}'") }
+}
+
+/// From start to end; nothing while it goes on.
 pub(crate) fn duration(run: &Run) -> Option<Duration> {
     (run.ended? - run.started).to_std().ok()
 }
