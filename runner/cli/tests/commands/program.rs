@@ -98,7 +98,9 @@ pub(crate) fn filters() -> Vec<(&'static str, &'static str)> {
         (r"\d{8}-\d{6}-[a-z0-9]{4}", "RUN"),
         (r"\b[0-9a-f]{64}\b", "DIGEST"),
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{3}Z)?", "TIME"),
-        (r"( +)?\b\d+(\.\d)? m?s\b", " SPAN"),
+        (r" *\b(\d+ m \d\d s|\d+(\.\d)? m?s)\b", " SPAN"),
+        // The heading is as wide as the spans below it.
+        (r" +wall +busy", " wall busy"),
         (r"[0-9,]+ rows/s", "RATE rows/s"),
         (r"/\S*/\.tmp\w+", "FOLDER"),
     ]
