@@ -300,7 +300,7 @@ async fn a_newer_database_is_said_to_be_newer() {
     drop(Store::open(folder.path()).await.unwrap());
     let url = format!("sqlite://{}", folder.path().join("records.sqlite").display());
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-    sqlx::query("INSERT INTO _sqlx_migrations SELECT 9999, 'later', installed_on, success, checksum, execution_time FROM _sqlx_migrations")
+    sqlx::query("INSERT INTO _sqlx_migrations SELECT 9999, 'later', installed_on, success, checksum, execution_time FROM _sqlx_migrations LIMIT 1")
         .execute(&pool)
         .await
         .unwrap();
