@@ -5,10 +5,12 @@ use std::{collections::HashMap, path::Path, time::Duration};
 use chrono::SecondsFormat;
 use runner_contract::Digest;
 use sqlx::{
-    QueryBuilder, Row, SqliteConnection, SqlitePool,
+    QueryBuilder, SqliteConnection, SqlitePool,
     migrate::MigrateError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+mod rows;
 
 use crate::{
     BAD_ROWS_KEPT, Entry, FileRecord, Finish, GateRecord, Metric, Run, RunStatus, StageRecord, StoreError, TaskRecord,
@@ -148,7 +150,7 @@ impl Sqlite {
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(run).collect()
+        rows.iter().map(rows::run).collect()
     }
 
     /// The runs whose id is `part`, or if there is none, begins or ends with it. At most five.
@@ -160,7 +162,7 @@ impl Sqlite {
         .bind(part)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(run).collect()
+        rows.iter().map(rows::run).collect()
     }
 
     // ---------------------------------------------------------------------------------------------- parts of a run
@@ -242,13 +244,13 @@ impl Sqlite {
             .bind(run)
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(stage).collect()
+        rows.iter().map(rows::stage).collect()
     }
 
     pub(crate) async fn tasks(&self, run: &str) -> Result<Vec<TaskRecord>, StoreError> {
         let rows =
             sqlx::query("SELECT * FROM tasks WHERE run = $1 ORDER BY task").bind(run).fetch_all(&self.pool).await?;
-        rows.iter().map(task).collect()
+        rows.iter().map(rows::task).collect()
     }
 
     pub(crate) async fn metrics(&self, run: &str, series: bool) -> Result<Vec<Metric>, StoreError> {
@@ -257,16 +259,7 @@ impl Sqlite {
             .bind(series)
             .fetch_all(&self.pool)
             .await?;
-        let metric = |row: &SqliteRow| {
-            Ok(Metric {
-                name: row.try_get("name")?,
-                step: row.try_get::<Option<i64>, _>("step")?.map(natural),
-                value: row.try_get::<Option<f64>, _>("value")?.unwrap_or(f64::NAN),
-                n: row.try_get::<Option<i64>, _>("n")?.map(natural),
-                n_bad: row.try_get::<Option<i64>, _>("n_bad")?.map(natural),
-            })
-        };
-        rows.iter().map(metric).collect()
+        rows.iter().map(rows::metric).collect()
     }
 
     pub(crate) async fn files(&self, run: &str) -> Result<Vec<FileRecord>, StoreError> {
@@ -274,31 +267,13 @@ impl Sqlite {
             .bind(run)
             .fetch_all(&self.pool)
             .await?;
-        let file = |row: &SqliteRow| {
-            Ok(FileRecord {
-                stage: row.try_get("stage")?,
-                name: row.try_get("name")?,
-                digest: digest(row, "digest")?,
-                bytes: natural(row.try_get("bytes")?),
-            })
-        };
-        rows.iter().map(file).collect()
+        rows.iter().map(rows::file).collect()
     }
 
     pub(crate) async fn gates(&self, run: &str) -> Result<Vec<GateRecord>, StoreError> {
         let rows =
             sqlx::query("SELECT * FROM gates WHERE run = $1 ORDER BY name").bind(run).fetch_all(&self.pool).await?;
-        let gate = |row: &SqliteRow| {
-            Ok(GateRecord {
-                name: row.try_get("name")?,
-                metric: row.try_get("metric")?,
-                value: row.try_get("value")?,
-                min: row.try_get("min")?,
-                max: row.try_get("max")?,
-                passed: row.try_get("passed")?,
-            })
-        };
-        rows.iter().map(gate).collect()
+        rows.iter().map(rows::gate).collect()
     }
 
     // --------------------------------------------------------------------------------------------------------- cache
@@ -308,7 +283,7 @@ impl Sqlite {
             .bind(json(&keys))
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(|row| entry(row).map(|entry| (entry.key, entry))).collect()
+        rows.iter().map(|row| rows::entry(row).map(|entry| (entry.key, entry))).collect()
     }
 
     pub(crate) async fn forget(&self, keys: &[Digest]) -> Result<(), StoreError> {
@@ -324,7 +299,7 @@ impl Sqlite {
             .bind(key.to_string())
             .fetch_optional(&self.pool)
             .await?;
-        row.as_ref().map(|row| digest(row, "digest")).transpose()
+        row.as_ref().map(|row| rows::digest(row, "digest")).transpose()
     }
 
     pub(crate) async fn set_checkpoint(
@@ -347,7 +322,7 @@ impl Sqlite {
                 .await?;
         }
         transaction.commit().await?;
-        let old = old.as_ref().map(|row| digest(row, "digest")).transpose()?;
+        let old = old.as_ref().map(|row| rows::digest(row, "digest")).transpose()?;
         Ok(old.filter(|old| Some(old) != checkpoint))
     }
 
@@ -358,7 +333,7 @@ impl Sqlite {
             .bind(modified)
             .fetch_optional(&self.pool)
             .await?;
-        row.as_ref().map(|row| digest(row, "digest")).transpose()
+        row.as_ref().map(|row| rows::digest(row, "digest")).transpose()
     }
 
     pub(crate) async fn set_memo(
@@ -417,101 +392,8 @@ async fn put_entries(connection: &mut SqliteConnection, run: &str, made: &[Entry
     Ok(())
 }
 
-// -------------------------------------------------------------------------------------------------- rows to values
-
-fn run(row: &SqliteRow) -> Result<Run, StoreError> {
-    Ok(Run {
-        id: row.try_get("id")?,
-        pipeline: row.try_get("pipeline")?,
-        text: row.try_get("text")?,
-        params: parsed(row, "params", "runs.params", |text| serde_json::from_str(text).ok())?,
-        limit: row.try_get::<Option<i64>, _>("row_limit")?.map(natural),
-        folder: row.try_get("folder")?,
-        command: parsed(row, "command", "runs.command", |text| serde_json::from_str(text).ok())?,
-        host: row.try_get("host")?,
-        pid: row.try_get("pid")?,
-        version: row.try_get("version")?,
-        status: parsed(row, "status", "runs.status", RunStatus::parse)?,
-        reason: row.try_get("reason")?,
-        started: parsed(row, "started", "runs.started", time)?,
-        ended: optional(row, "ended", "runs.ended", time)?,
-        executed: natural(row.try_get("executed")?),
-        cached: natural(row.try_get("cached")?),
-    })
-}
-
-fn stage(row: &SqliteRow) -> Result<StageRecord, StoreError> {
-    Ok(StageRecord {
-        position: row.try_get("position")?,
-        name: row.try_get("name")?,
-        kind: row.try_get("kind")?,
-        status: parsed(row, "status", "stages.status", TaskStatus::parse)?,
-        executed: natural(row.try_get("executed")?),
-        cached: natural(row.try_get("cached")?),
-        rows: natural(row.try_get("rows")?),
-        bad: natural(row.try_get("bad")?),
-        seconds: row.try_get("seconds")?,
-        wall: row.try_get("wall")?,
-        manifest: optional(row, "manifest", "stages.manifest", |text| text.parse().ok())?,
-        error: row.try_get("error")?,
-    })
-}
-
-fn task(row: &SqliteRow) -> Result<TaskRecord, StoreError> {
-    Ok(TaskRecord {
-        task: natural(row.try_get("task")?),
-        stages: parsed(row, "stages", "tasks.stages", |text| serde_json::from_str(text).ok())?,
-        shard: row.try_get("shard")?,
-        status: parsed(row, "status", "tasks.status", TaskStatus::parse)?,
-        rows: natural(row.try_get("rows")?),
-        bad: natural(row.try_get("bad")?),
-        started: optional(row, "started", "tasks.started", time)?,
-        ended: optional(row, "ended", "tasks.ended", time)?,
-        error: row.try_get("error")?,
-    })
-}
-
-fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
-    Ok(Entry {
-        key: digest(row, "key")?,
-        digest: digest(row, "digest")?,
-        rows: natural(row.try_get("rows")?),
-        bytes: natural(row.try_get("bytes")?),
-        bad: natural(row.try_get("bad")?),
-        bad_rows: parsed(row, "bad_rows", "artifacts.bad_rows", |text| serde_json::from_str(text).ok())?,
-    })
-}
-
-fn digest(row: &SqliteRow, column: &'static str) -> Result<Digest, StoreError> {
-    parsed(row, column, column, |text| text.parse().ok())
-}
-
-fn parsed<T>(
-    row: &SqliteRow,
-    column: &str,
-    what: &'static str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<T, StoreError> {
-    let text: String = row.try_get(column)?;
-    parse(&text).ok_or(StoreError::Value { what, value: text })
-}
-
-fn optional<T>(
-    row: &SqliteRow,
-    column: &str,
-    what: &'static str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, StoreError> {
-    let text: Option<String> = row.try_get(column)?;
-    text.map(|text| parse(&text).ok_or(StoreError::Value { what, value: text })).transpose()
-}
-
 fn stamp(time: Time) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-fn time(text: &str) -> Option<Time> {
-    Some(chrono::DateTime::parse_from_rfc3339(text).ok()?.to_utc())
 }
 
 fn json(value: &impl serde::Serialize) -> String {
@@ -521,10 +403,6 @@ fn json(value: &impl serde::Serialize) -> String {
 
 fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn natural(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
 }
 
 /// Tells damage from other failures: `SQLITE_CORRUPT` is 11, `SQLITE_NOTADB` 26, with details in higher bits.
