@@ -208,7 +208,7 @@ impl Stage {
 fn bar(plan: &StagePlan, width: usize, colour: bool) -> ProgressBar {
     let fill = if colour { "{bar:24.cyan/dim}" } else { "{bar:24}" };
     let unit =
-        if plan.rows.is_some() { "{human_pos}/{human_len} rows, {per_sec}, {eta} left" } else { "{human_pos} {msg}" };
+        if plan.rows.is_some() { "{human_pos}/{human_len} rows, {rate}, {eta} left" } else { "{human_pos} {msg}" };
     let style = ProgressStyle::with_template(&format!("  {{prefix:{width}}} {fill} {unit} {{wide_msg}}"));
     let bar = plan.rows.map_or_else(ProgressBar::no_length, ProgressBar::new);
     // The template is a constant; the default look is no harm either.
