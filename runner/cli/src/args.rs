@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    classify, completions, dataset, doctor, export, graph, kinds, model, plan, run, runs, schema, show, validate,
+    classify, completions, dataset, doctor, export, graph, kinds, model, runs, schema, show, validate,
 };
 
 /// Run image-text model pipelines: zero-shot classification, scoring, training.
@@ -75,9 +75,9 @@ pub(crate) enum Color {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a pipeline; what is computed already is taken from the cache
-    Run(run::Args),
+    Run(RunArgs),
     /// Show what a run would compute and what it would find in the cache
-    Plan(plan::Args),
+    Plan(RunArgs),
     /// Check a pipeline and show everything that is wrong
     Validate(validate::Args),
     /// Draw a pipeline (Mermaid, DOT, SVG)
@@ -116,6 +116,23 @@ pub(crate) struct PipelineArgs {
     /// Give a parameter another value
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     pub(crate) set: Vec<(String, String)>,
+}
+
+/// A pipeline to plan or to run.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Cut every dataset to its first rows
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+impl RunArgs {
+    /// How many rows to cut every dataset to.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        self.limit.and_then(|limit| usize::try_from(limit).ok())
+    }
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

@@ -159,11 +159,6 @@ impl Batch {
         self.len() == 0
     }
 
-    /// Bytes that the columns hold in memory.
-    pub fn memory(&self) -> usize {
-        self.records.get_array_memory_size()
-    }
-
     /// The logical schema: every column but `id` that names its type.
     pub fn schema(&self) -> Schema {
         Schema::new(self.records.schema().fields().iter().filter_map(|field| Column::of_field(field)))

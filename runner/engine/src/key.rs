@@ -132,7 +132,7 @@ impl Keys {
             for (shard, key) in shards.iter().enumerate() {
                 let key = port_key(key, port);
                 let mut columns = match node.rows.first() {
-                    Some(main) => self.rows_key(graph, node, main, shard)?.columns.clone(),
+                    Some(main) => self.rows_key(node, main, shard)?.columns.clone(),
                     None => BTreeMap::new(),
                 };
                 let made = node.produced(port).iter();
@@ -204,7 +204,7 @@ impl Keys {
             .map(|shard| {
                 let mut key = KeyHasher::new("shard/1").digest("stage", &base);
                 for edge in &node.rows {
-                    let rows = self.rows_key(graph, node, edge, shard)?;
+                    let rows = self.rows_key(node, edge, shard)?;
                     key = consumed(key.part("port", edge.port.as_bytes()), rows, &edge.needs, node, graph, edge)?;
                 }
                 Ok(key.finish())
@@ -222,7 +222,7 @@ impl Keys {
         Ok(key.finish())
     }
 
-    fn rows_key(&self, _graph: &Graph, node: &Node, edge: &Edge, shard: usize) -> Result<&RowsKey, EngineError> {
+    fn rows_key(&self, node: &Node, edge: &Edge, shard: usize) -> Result<&RowsKey, EngineError> {
         self.rows.get(&edge.from).and_then(|shards| shards.get(shard)).ok_or_else(|| unknown(node, &edge.port))
     }
 }

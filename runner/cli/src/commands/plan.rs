@@ -6,26 +6,16 @@ use serde_json::json;
 use crate::{
     Exit,
     app::App,
-    args::PipelineArgs,
+    args::RunArgs,
     failure::Failure,
     output::{count, table},
 };
 
-#[derive(clap::Args, Debug)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    pipeline: PipelineArgs,
-    /// Cut every dataset to its first rows
-    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
-}
-
-pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> {
     let services = app.services(&app.folder);
     let pipeline = app.pipeline(&args.pipeline, &services)?;
     let engine = app.engine(&services, app.open_store().await?);
-    let limit = args.limit.and_then(|limit| usize::try_from(limit).ok());
-    let plan = engine.plan(pipeline, limit).await?;
+    let plan = engine.plan(pipeline, args.limit()).await?;
     let (cached, compute) = plan.counts();
     if app.output.json {
         let document = json!({

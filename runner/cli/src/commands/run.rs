@@ -6,18 +6,9 @@ use runner_engine::RunReport;
 use runner_store::RunStatus;
 use serde_json::{Value, json};
 
-use crate::{Exit, app::App, args::PipelineArgs, failure::Failure, progress::Progress, summary::Summary};
+use crate::{Exit, app::App, args::RunArgs, failure::Failure, progress::Progress, summary::Summary};
 
-#[derive(clap::Args, Debug)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    pipeline: PipelineArgs,
-    /// Cut every dataset to its first rows
-    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
-}
-
-pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> {
     let services = app.services(&app.folder);
     let pipeline = app.pipeline(&args.pipeline, &services)?;
     if !pipeline.skipped.is_empty() {
@@ -25,9 +16,8 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     }
     let store = app.open_store().await?;
     let engine = app.engine(&services, store.clone());
-    let limit = args.limit.and_then(|limit| usize::try_from(limit).ok());
     let cancel = app.cancel_on_interrupt();
-    let plan = engine.plan(pipeline, limit).await?;
+    let plan = engine.plan(pipeline, args.limit()).await?;
     let command = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
 
     let mut progress = Progress::new(app.output);
