@@ -6,6 +6,7 @@
 mod artifacts;
 mod error;
 mod locks;
+mod migrations;
 mod model;
 mod records;
 mod sqlite;

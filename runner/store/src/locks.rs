@@ -30,7 +30,7 @@ impl Opening {
     pub(crate) fn start(root: &Path) -> Result<Self, StoreError> {
         let folder = root.join(LOCKS);
         if !folder.is_dir() {
-            refuse_foreign(root)?;
+            refuse_foreign(root, &folder)?;
             fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
             // State is not for version control.
             let ignore = root.join(".gitignore");
@@ -66,15 +66,17 @@ impl Opening {
     }
 }
 
-fn refuse_foreign(root: &Path) -> Result<(), StoreError> {
+fn refuse_foreign(root: &Path, locks: &Path) -> Result<(), StoreError> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(StoreError::io(root)(error)),
     };
-    // An opener that was killed between its first two steps leaves nothing but the folder.
     match entries.filter_map(Result::ok).next() {
+        // An opener that was killed between its first two steps leaves nothing but the folder.
         None => Ok(()),
+        // Another opener may have made the store since we looked.
+        Some(_) if locks.is_dir() => Ok(()),
         Some(entry) => Err(StoreError::Foreign {
             path: root.to_owned(),
             found: entry.file_name().to_string_lossy().into_owned(),

@@ -14,7 +14,7 @@ mod rows;
 
 use crate::{
     BAD_ROWS_KEPT, Entry, FileRecord, Finish, GateRecord, Metric, Run, RunStatus, StageRecord, StoreError, TaskRecord,
-    TaskStatus, Time,
+    TaskStatus, Time, migrations,
 };
 
 /// Rows in one statement; times columns below SQLite's limit of 32,766 values.
@@ -40,7 +40,7 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(60));
         let in_words = |error| damaged(path, error);
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(in_words)?;
-        sqlx::migrate!("../../migrations/sqlite").run(&pool).await.map_err(|error| match error {
+        migrations::sqlite().run(&pool).await.map_err(|error| match error {
             MigrateError::VersionMissing(migration) | MigrateError::VersionTooNew(migration, _) => {
                 StoreError::Newer { path: path.to_owned(), migration }
             }
