@@ -7,12 +7,12 @@ use sqlx::{
 
 /// Number, name and SQL of each file below `migrations/`.
 macro_rules! migrations {
-    ($folder:literal: $($version:literal $name:literal,)*) => {
+    ($folder:literal: $($version:literal $file:literal,)*) => {
         Migrator::with_migrations(vec![$(Migration::new(
             $version,
-            $name.into(),
+            $file.into(),
             MigrationType::Simple,
-            include_str!(concat!("../../../migrations/", $folder, "/", stringify!($version), "_", $name, ".sql")).into_sql_str(),
+            include_str!(concat!("../../../migrations/", $folder, "/", $file, ".sql")).into_sql_str(),
             false,
         ),)*])
     };
@@ -20,5 +20,5 @@ macro_rules! migrations {
 
 /// Those of SQLite.
 pub(crate) fn sqlite() -> Migrator {
-    migrations!("sqlite": 0001 "runs_and_artifacts", 0002 "wall_time",)
+    migrations!("sqlite": 1 "0001_runs_and_artifacts", 2 "0002_wall_time",)
 }
