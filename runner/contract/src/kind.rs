@@ -217,6 +217,21 @@ pub trait Resolver: Send + Sync {
     fn model(&self, reference: &str) -> Result<ModelInfo, Problem>;
     /// Whether the dataset `reference` (`mnist:test`, a path, …) can be read.
     fn dataset(&self, reference: &str) -> Result<(), Problem>;
+    /// The environment variable of that name: what `${{ env.NAME }}` stands for.
+    fn environment(&self, _name: &str) -> Option<String> {
+        None
+    }
+    /// The secret of that name: what `${{ secrets.NAME }}` stands for. Its value is never recorded or shown.
+    fn secret(&self, _name: &str) -> Option<String> {
+        None
+    }
+    /// Reads a file that `include:` names. `path` is as written and relative to the file `from`, which is named as in
+    /// messages. Gives the file's own name for messages and its bytes, or what is wrong in a few words.
+    ///
+    /// A file has one name, whichever way it is reached. More bytes than a pipeline may have need not be read.
+    fn include(&self, _from: &str, path: &str) -> Result<(String, Vec<u8>), String> {
+        Err(format!("cannot read {path}: files cannot be included here"))
+    }
 }
 
 /// Reads typed settings. A kind's settings type derives `Deserialize`, `Serialize` and `JsonSchema`, denies unknown

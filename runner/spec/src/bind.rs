@@ -171,6 +171,8 @@ impl<'a> Binder<'a> {
             keep: options.keep,
             cache: options.cache,
             device: options.device,
+            retries: options.retries,
+            timeout: options.timeout,
         });
         Instance::Ready(position, given)
     }

@@ -6,9 +6,10 @@
 use serde_json::{Map, Value};
 
 use crate::{
+    duration::{self, DURATION_PATTERN},
     expression::is_name,
-    json_schema::{NAME_PATTERN, choices, fits, is_expression, plain, resolve, tag_of, wanted},
-    language::RESERVED,
+    json_schema::{DEVICE_PATTERN, NAME_PATTERN, choices, fits, is_expression, plain, resolve, tag_of, wanted},
+    options::device,
     report::{Mistake, Report, Span},
     template::is_template,
     yaml::{Data, Entry, Node, repeated},
@@ -193,6 +194,7 @@ impl<'a> Check<'a> {
             Data::Text(text) if wants("a number") && text.parse::<f64>().is_ok() => {
                 Some("remove the quotes".to_owned())
             }
+            Data::Number(number) if wants("a duration") => Some(duration::hint_for(number)),
             Data::Number(_) | Data::Boolean(_) if wants("text") => Some("put it in quotes".to_owned()),
             Data::Number(_) | Data::Boolean(_) | Data::Text(_) if wanted.iter().any(|w| w.starts_with("a list")) => {
                 Some(format!("write `[{}]`", node.to_json()))
@@ -221,8 +223,14 @@ impl<'a> Check<'a> {
     fn text(&mut self, span: Span, text: &str, schema: &Map<String, Value>, name: &str) {
         let length = text.chars().count() as u64;
         let limit = |keyword: &str| schema.get(keyword).and_then(Value::as_u64);
-        if schema.get("pattern").and_then(Value::as_str) == Some(NAME_PATTERN) && !is_name(text) {
-            self.report.add(not_a_name(span, text));
+        let fault = match schema.get("pattern").and_then(Value::as_str) {
+            Some(NAME_PATTERN) if !is_name(text) => return self.report.add(not_a_name(span, text)),
+            Some(DURATION_PATTERN) => duration::of_text(text).err().map(|fault| fault.named(name)),
+            Some(DEVICE_PATTERN) => device(&text.into()).err(),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            self.report.add(fault.at(span));
         } else if limit("minLength").is_some_and(|least| length < least) {
             let message = if text.is_empty() { "must not be empty" } else { "is too short" };
             self.add(span, format!("`{name}` {message}"));
@@ -295,12 +303,7 @@ impl<'a> Check<'a> {
         span: Span,
         properties: Option<&'k Map<String, Value>>,
     ) -> Option<&'k str> {
-        let Subject { key: word, owner, language, .. } = self.subject;
-        if language && RESERVED.contains(&key) {
-            let mistake = Mistake::at(span, format!("`{key}` is not supported yet"));
-            self.report.add(mistake.hint("remove it"));
-            return None;
-        }
+        let Subject { key: word, owner, .. } = self.subject;
         let owner = if owner.is_empty() { String::new() } else { format!(" {owner}") };
         let mistake = Mistake::at(span, format!("unknown {word} `{key}`{owner}"));
         let known = || properties.into_iter().flat_map(Map::keys).map(String::as_str);

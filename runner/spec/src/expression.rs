@@ -71,6 +71,12 @@ impl Fault {
         Self { message: message.into(), hint: None, focus: None }
     }
 
+    /// Says what the value is of.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.message = format!("`{name}`: {}", self.message);
+        self
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
+    duration::DURATION_PATTERN,
     template::is_template,
     yaml::{Data, Node},
 };
@@ -11,6 +12,9 @@ use crate::{
 pub(crate) const EXPRESSION_PATTERN: &str = r"\$\{\{";
 /// The pattern of names of stages, parameters, matrix keys and gates.
 pub(crate) const NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
+
+/// The pattern of devices.
+pub(crate) const DEVICE_PATTERN: &str = "^(cpu|cuda(:[0-9]+)?)$";
 
 /// Whether a schema is that of text with an expression in it.
 pub(crate) fn is_expression(schema: &Map<String, Value>) -> bool {
@@ -92,8 +96,11 @@ pub(crate) fn wanted(root: &Value, schema: &Value) -> Vec<String> {
             "boolean" => "a boolean",
             "integer" => "an integer",
             "number" => "a number",
-            "string" if schema.get("pattern").and_then(Value::as_str) == Some(EXPRESSION_PATTERN) => "",
-            "string" => "text",
+            "string" => match schema.get("pattern").and_then(Value::as_str) {
+                Some(EXPRESSION_PATTERN) => "",
+                Some(DURATION_PATTERN) => "a duration",
+                _ => "text",
+            },
             "array" => match schema.get("items").map(|items| wanted(root, items)).unwrap_or_default().as_slice() {
                 [one] if one == "text" => "a list of text",
                 [one] if one == "a number" => "a list of numbers",

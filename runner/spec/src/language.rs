@@ -3,10 +3,13 @@
 use runner_contract::{InputPort, Kind, PortKind, Registry};
 use serde_json::{Map, Value, json};
 
-use crate::json_schema::{EXPRESSION_PATTERN, NAME_PATTERN};
+use crate::{
+    duration::DURATION_PATTERN,
+    json_schema::{DEVICE_PATTERN, EXPRESSION_PATTERN, NAME_PATTERN},
+};
 
-/// Keys of a stage that the language has set aside.
-pub(crate) const RESERVED: [&str; 2] = ["retries", "timeout"];
+/// The greatest value of `retries`.
+pub(crate) const MAX_RETRIES: u32 = 10;
 
 /// The JSON Schema of pipelines with these kinds, for editors: `schemas/pipeline.schema.json`.
 pub fn schema(registry: &dyn Registry) -> Value {
@@ -104,7 +107,9 @@ pub(crate) fn language() -> Value {
                     },
                     "keep": or_expression(json!({"type": "boolean"}), "Store the results even where recomputing them is cheap."),
                     "cache": or_expression(json!({"type": "boolean"}), "Whether results come from and go to the cache; true unless said otherwise."),
-                    "device": or_expression(json!({"type": "string"}), "Where to compute: `cpu`, `cuda` or `cuda:N`."),
+                    "device": or_expression(json!({"type": "string", "pattern": DEVICE_PATTERN}), "Where to compute: `cpu`, `cuda` or `cuda:N`."),
+                    "retries": or_expression(json!({"type": "integer", "minimum": 0, "maximum": MAX_RETRIES}), "How often a task that failed is tried again; 0 unless said otherwise."),
+                    "timeout": or_expression(json!({"type": "string", "pattern": DURATION_PATTERN}), "How long one attempt of one task may take: `30s`, `10m`, `1h 30m`."),
                 },
             },
             "gate": {

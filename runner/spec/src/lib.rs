@@ -17,6 +17,7 @@ mod check;
 mod declare;
 mod diagnostic;
 pub mod drawing;
+mod duration;
 mod expression;
 mod flow;
 mod gates;

@@ -1,10 +1,14 @@
-//! The keys of a stage that do not depend on its kind: `when`, `keep`, `cache`, `device`.
+//! The keys of a stage that do not depend on its kind: `when`, `keep`, `cache`, `device`, `retries`, `timeout`.
+
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::{
     declare::Declared,
-    expression::{Expression, Scope, Stop, noun},
+    duration,
+    expression::{Expression, Fault, Scope, Stop, noun},
+    language::MAX_RETRIES,
     pipeline::Device,
     report::{Mistake, Report},
     template::{self, Quality, is_template, report_stop},
@@ -16,26 +20,56 @@ pub(crate) struct Options {
     pub(crate) keep: bool,
     pub(crate) cache: bool,
     pub(crate) device: Option<Device>,
+    pub(crate) retries: u32,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Options {
     pub(crate) fn read(stage: &Declared<'_>, scope: &impl Scope, report: &mut Report) -> Option<Self> {
         let keep = flag(stage.node.get("keep"), false, "keep", scope, report);
         let cache = flag(stage.node.get("cache"), true, "cache", scope, report);
-        let device = match stage.node.get("device").map(|node| (node, value_of(node, scope, report))) {
-            None => Some(None),
-            Some((_, None)) => None,
-            Some((node, Some(value))) => {
-                let device = value.as_str().and_then(Device::parse);
-                if device.is_none() && (value.is_string() || is_template(node.text().unwrap_or_default())) {
-                    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                    let mistake = Mistake::at(node.span, format!("unknown device `{shown}`"));
-                    report.add(mistake.hint("there are `cpu`, `cuda` and `cuda:N`"));
-                }
-                device.map(Some)
+        let device = option(stage.node.get("device"), scope, report, device);
+        let retries = option(stage.node.get("retries"), scope, report, |value| {
+            let count =
+                value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count <= MAX_RETRIES);
+            count.ok_or_else(|| {
+                Fault::new(format!("`retries`: expected an integer from 0 to {MAX_RETRIES}, found `{value}`"))
+            })
+        });
+        let timeout = option(stage.node.get("timeout"), scope, report, |value| {
+            duration::of_value(value).map_err(|fault| fault.named("timeout"))
+        });
+        Some(Self { keep: keep?, cache: cache?, device: device?, retries: retries?.unwrap_or(0), timeout: timeout? })
+    }
+}
+
+/// The device that a value names.
+pub(crate) fn device(value: &Value) -> Result<Device, Fault> {
+    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    value
+        .as_str()
+        .and_then(Device::parse)
+        .ok_or_else(|| Fault::new(format!("unknown device `{shown}`")).hint("there are `cpu`, `cuda` and `cuda:N`"))
+}
+
+/// A key that may be left out; `None` if it is wrong.
+fn option<T>(
+    node: Option<&Node>,
+    scope: &impl Scope,
+    report: &mut Report,
+    read: impl FnOnce(&Value) -> Result<T, Fault>,
+) -> Option<Option<T>> {
+    let Some(node) = node else { return Some(None) };
+    let value = value_of(node, scope, report)?;
+    match read(&value) {
+        Ok(value) => Some(Some(value)),
+        Err(fault) => {
+            // What stands in the file itself was reported with its shape.
+            if node.text().is_some_and(is_template) {
+                report.add(fault.at(node.span));
             }
-        };
-        Some(Self { keep: keep?, cache: cache?, device: device? })
+            None
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A checked pipeline: what the engine runs.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use runner_contract::{Bound, Input, ModelInfo, Output};
 use serde::Serialize;
@@ -60,6 +60,10 @@ pub struct StageDef {
     pub cache: bool,
     /// Where to compute; `None`: the engine chooses.
     pub device: Option<Device>,
+    /// How often a task that failed is tried again.
+    pub retries: u32,
+    /// How long one attempt of one task may take.
+    pub timeout: Option<Duration>,
 }
 
 /// What an input port reads.

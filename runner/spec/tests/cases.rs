@@ -73,6 +73,9 @@ fn summary(pipeline: &Pipeline) -> String {
         if options != (false, true, None) {
             let _ = write!(out, "\n    keep {}, cache {}, device {:?}", options.0, options.1, options.2);
         }
+        if stage.retries > 0 || stage.timeout.is_some() {
+            let _ = write!(out, "\n    retries {}, timeout {:?}", stage.retries, stage.timeout);
+        }
         out.push('\n');
     }
     for gate in &pipeline.gates {

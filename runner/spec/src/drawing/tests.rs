@@ -17,6 +17,8 @@ fn stage(name: &str, kind: &str, inputs: &[(&str, InputRef)], needs: &[usize]) -
         keep: false,
         cache: true,
         device: None,
+        retries: 0,
+        timeout: None,
     }
 }
 
