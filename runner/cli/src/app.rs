@@ -55,7 +55,7 @@ impl<'a> App<'a> {
         {
             catalog = catalog.with_cache(data);
         }
-        Services { catalog: Arc::new(catalog), hub: Arc::new(Hub::new(folder.to_owned())) }
+        Services { catalog: Arc::new(catalog), hub: Arc::new(Hub::new(folder.to_owned())), folder: folder.to_owned() }
     }
 
     /// The store, made if it is not there.

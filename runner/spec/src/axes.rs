@@ -9,6 +9,7 @@ use crate::{
     params::Params,
     reference::is_label,
     report::{Mistake, Report, Span},
+    secret,
     template::{self, is_template, report_stop},
     yaml::{Data, Node},
 };
@@ -34,7 +35,16 @@ impl Scope for ParamScope<'_> {
     }
 
     fn matrix(&self, key: &str) -> Result<Value, Stop> {
-        Err(Fault::new(format!("`matrix.{key}` inside a matrix")).hint("its values may read `params.NAME` only").into())
+        let fault = Fault::new(format!("`matrix.{key}` inside a matrix"));
+        Err(fault.hint("its values may read `params.NAME` and `env.NAME` only").into())
+    }
+
+    fn environment(&self, name: &str) -> Result<Value, Stop> {
+        self.0.references.environment(name)
+    }
+
+    fn secret(&self, name: &str) -> Result<Value, Stop> {
+        Err(secret::misplaced(name))
     }
 }
 

@@ -1,6 +1,9 @@
 //! Checks every instance of every stage with its kind, in order, and makes the stages of the pipeline.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
 use runner_contract::{Input, Output, PortKind, Problem};
 use serde_json::Value;
@@ -17,6 +20,7 @@ use crate::{
     pipeline::{InputRef, StageDef},
     reference::{Reference, instance_name},
     report::{Mistake, Report},
+    secret,
     template::{self, Quality, report_stop},
     yaml::{Data, Node},
 };
@@ -60,6 +64,49 @@ impl Scope for InstanceScope<'_> {
             .hint(hint)
             .focus(format!("matrix.{key}"))
             .into())
+    }
+
+    fn environment(&self, name: &str) -> Result<Value, Stop> {
+        self.params.references.environment(name)
+    }
+
+    fn secret(&self, name: &str) -> Result<Value, Stop> {
+        Err(secret::misplaced(name))
+    }
+}
+
+/// The scope of an instance's settings, where secrets may stand.
+struct SettingsScope<'s, 'a> {
+    instance: &'s InstanceScope<'a>,
+    /// The stage takes part, so that what it needs must be there.
+    needed: bool,
+    /// The secrets mentioned.
+    secrets: RefCell<BTreeSet<String>>,
+}
+
+impl Scope for SettingsScope<'_, '_> {
+    fn param(&self, name: &str) -> Result<Value, Stop> {
+        self.instance.param(name)
+    }
+
+    fn matrix(&self, key: &str) -> Result<Value, Stop> {
+        self.instance.matrix(key)
+    }
+
+    fn environment(&self, name: &str) -> Result<Value, Stop> {
+        let value = self.instance.environment(name);
+        if self.needed { value } else { value.map_err(|_| Stop::Poisoned) }
+    }
+
+    fn secret(&self, name: &str) -> Result<Value, Stop> {
+        if self.needed && !self.instance.params.references.has_secret(name) {
+            return Err(Fault::new(format!("the secret `{name}` is not set"))
+                .hint(format!("set the environment variable `{name}`, or `{name}_FILE` to the file that holds it"))
+                .focus(format!("secrets.{name}"))
+                .into());
+        }
+        self.secrets.borrow_mut().insert(name.to_owned());
+        Ok(Value::String(secret::placeholder(name)))
     }
 }
 
@@ -125,7 +172,9 @@ impl<'a> Binder<'a> {
         let scope = self.scope(index, coordinates);
         let takes_part = flag(stage.node.get("when"), true, "when", &scope, report);
         let options = Options::read(stage, &scope, report);
-        let settings = self.settings(stage, &scope, report);
+        let of_settings =
+            SettingsScope { instance: &scope, needed: takes_part != Some(false), secrets: RefCell::default() };
+        let settings = self.settings(stage, &of_settings, report);
         if takes_part == Some(false) {
             return Instance::Skipped;
         }
@@ -173,12 +222,13 @@ impl<'a> Binder<'a> {
             device: options.device,
             retries: options.retries,
             timeout: options.timeout,
+            secrets: of_settings.secrets.into_inner().into_iter().collect(),
         });
         Instance::Ready(position, given)
     }
 
     /// The settings with their expressions evaluated; `None` if something is wrong with them.
-    fn settings(&self, stage: &Declared<'_>, scope: &InstanceScope<'_>, report: &mut Report) -> Option<Value> {
+    fn settings(&self, stage: &Declared<'_>, scope: &SettingsScope<'_, '_>, report: &mut Report) -> Option<Value> {
         let empty = Node { span: stage.place(&["with".to_owned()]), data: Data::Map(Vec::new()) };
         let node = match stage.node.get("with") {
             None => &empty,
@@ -231,7 +281,12 @@ impl<'a> Binder<'a> {
                         Feed::Connected
                     }
                     Err(Problem { message, hint, .. }) => {
-                        let near = Reference::parse(&reference).and_then(|reference| {
+                        let stage = Reference::parse(&reference);
+                        // It may be a stage of a file that could not be read.
+                        if !self.params.complete && stage.is_some() {
+                            return Feed::Unknown;
+                        }
+                        let near = stage.and_then(|reference| {
                             report.nearest(reference.stage, self.stages.iter().map(|stage| stage.name))
                         });
                         let near = near.map(|near| format!("did you mean the stage `{near}`?"));

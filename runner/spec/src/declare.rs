@@ -92,10 +92,12 @@ impl Declared<'_> {
     }
 }
 
-/// Reads `stages:`. Their shape was checked before; what is malformed is passed over here.
+/// Reads `stages:`. Their shape was checked before; what is malformed is passed over here. Unless all files are
+/// `complete`, a stage that is not there may be in one that could not be read.
 pub(crate) fn read<'a>(
     section: Option<&'a Node>,
     registry: &'a dyn Registry,
+    complete: bool,
     report: &mut Report,
 ) -> Vec<Declared<'a>> {
     let mut stages: Vec<_> = section
@@ -110,13 +112,17 @@ pub(crate) fn read<'a>(
             Declared { name, span, node, kind, inputs: Vec::new(), needs: Vec::new(), sound: kind.is_some() }
         })
         .collect();
-    let names: HashMap<_, _> = stages.iter().enumerate().map(|(index, stage)| (stage.name, index)).collect();
+    // The first of that name; another one was reported.
+    let mut names = HashMap::new();
+    for (index, stage) in stages.iter().enumerate() {
+        names.entry(stage.name).or_insert(index);
+    }
     for index in 0..stages.len() {
         let (Some(node), Some(kind)) = (stages.get(index).map(|stage| stage.node), stages.get(index).map(|s| s.kind))
         else {
             continue;
         };
-        let mut linker = Linker { stages: &stages, names: &names, report, index };
+        let mut linker = Linker { stages: &stages, names: &names, complete, report, index };
         let (inputs, complete) = linker.inputs(node.get("inputs"), kind);
         let needs = linker.needs(node.get("needs"));
         if let Some(stage) = stages.get_mut(index) {
@@ -143,6 +149,8 @@ fn kind<'a>(uses: &str, at: Span, registry: &'a dyn Registry, report: &mut Repor
 struct Linker<'s, 'a, 'r> {
     stages: &'s [Declared<'a>],
     names: &'s HashMap<&'a str, usize>,
+    /// No file is missing in which other stages may be declared.
+    complete: bool,
     report: &'r mut Report,
     index: usize,
 }
@@ -327,8 +335,10 @@ impl<'a> Linker<'_, 'a, '_> {
         if let Some(&stage) = self.names.get(stage) {
             return Some((Link { stage, pins, span }, rest));
         }
-        let hint = self.report.suggest(stage, self.stages.iter().map(|stage| stage.name));
-        self.report.add(Mistake::at(span, format!("unknown stage `{stage}`")).maybe_hint(hint));
+        if self.complete {
+            let hint = self.report.suggest(stage, self.stages.iter().map(|stage| stage.name));
+            self.report.add(Mistake::at(span, format!("unknown stage `{stage}`")).maybe_hint(hint));
+        }
         None
     }
 }

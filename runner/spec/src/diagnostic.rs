@@ -17,6 +17,18 @@ pub struct Diagnostic {
     pub message: String,
     /// What to write instead.
     pub hint: Option<String>,
+    /// Another place that has to do with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub related: Option<Related>,
+}
+
+/// A second place of a diagnostic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Related {
+    /// Where.
+    pub place: Place,
+    /// What stands there: `declared first here`.
+    pub message: String,
 }
 
 /// Where a diagnostic points.
@@ -70,27 +82,18 @@ impl Diagnostic {
         };
         let (red, blue, bold) = ("1;31", "1;34", "1");
         let mut out = format!("{}{}\n", paint(red, "error"), paint(bold, &format!(": {}", self.message)));
-        let margin = match &self.place {
-            Place::File { line, .. } => line.to_string().len(),
-            Place::Set { .. } => 1,
-        };
-        let pad = " ".repeat(margin);
+        let pad = " ".repeat(margin(&self.place));
         let _ = writeln!(out, "{pad}{} {}", paint(blue, "-->"), self.place);
-        if let Place::File { line, column, width, source, .. } = &self.place {
-            let (shown, start) = excerpt(source, *column);
-            let width = (*width).clamp(1, shown.chars().count().saturating_sub(start).max(1));
-            // A character may take two columns on a terminal, or none.
-            let columns = |from: usize, count: usize| shown.chars().skip(from).take(count).collect::<String>().width();
-            let caret = format!("{}{}", " ".repeat(columns(0, start)), "^".repeat(columns(start, width).max(1)));
-            let bar = paint(blue, "|");
-            let _ = writeln!(out, "{pad} {bar}");
-            let _ = writeln!(out, "{} {bar} {shown}", paint(blue, &line.to_string()));
-            let _ = writeln!(out, "{pad} {bar} {}", paint(red, &caret));
-        }
+        out.push_str(&excerpt(&self.place, &|text| paint(blue, text), &|text| paint(red, text)));
         if let Place::Set { name, text } = &self.place {
             let bar = paint(blue, "|");
             let shown = format!("--set {name}={}", printable(text).chars().take(SHOWN).collect::<String>());
             let _ = writeln!(out, "{pad} {bar}\n{pad} {bar} {shown}\n{pad} {bar}");
+        }
+        if let Some(Related { place, message }) = &self.related {
+            let pad = " ".repeat(margin(place));
+            let _ = writeln!(out, "{}: {message}\n{pad}{} {place}", paint(blue, "note"), paint(blue, "-->"));
+            out.push_str(&excerpt(place, &|text| paint(blue, text), &|text| paint(blue, text)));
         }
         if let Some(hint) = &self.hint {
             let _ = writeln!(out, "{}: {hint}", paint("1;36", "hint"));
@@ -106,8 +109,25 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// How wide the line numbers are.
+fn margin(place: &Place) -> usize {
+    if let Place::File { line, .. } = place { line.to_string().len() } else { 1 }
+}
+
+/// The line with its carets; nothing for other places.
+fn excerpt(place: &Place, quiet: &dyn Fn(&str) -> String, loud: &dyn Fn(&str) -> String) -> String {
+    let Place::File { line, column, width, source, .. } = place else { return String::new() };
+    let (shown, start) = part(source, *column);
+    let width = (*width).clamp(1, shown.chars().count().saturating_sub(start).max(1));
+    // A character may take two columns on a terminal, or none.
+    let columns = |from: usize, count: usize| shown.chars().skip(from).take(count).collect::<String>().width();
+    let caret = format!("{}{}", " ".repeat(columns(0, start)), "^".repeat(columns(start, width).max(1)));
+    let (pad, bar) = (" ".repeat(margin(place)), quiet("|"));
+    format!("{pad} {bar}\n{} {bar} {shown}\n{pad} {bar} {}\n", quiet(&line.to_string()), loud(&caret))
+}
+
 /// The part of a line round a column (from 1), and where in that part the column is (from 0).
-fn excerpt(source: &str, column: usize) -> (String, usize) {
+fn part(source: &str, column: usize) -> (String, usize) {
     let source = printable(source);
     let at = column.saturating_sub(1);
     let length = source.chars().count();

@@ -1,6 +1,8 @@
-//! Expressions: `params.x`, `matrix.y`, literals, comparisons and `&&`, `||`, `!`.
+//! Expressions: `params.x`, `matrix.y`, `env.z`, `secrets.s`, literals, comparisons and `&&`, `||`, `!`.
 
 use serde_json::{Number, Value};
+
+use crate::report::Report;
 
 /// Operators and parentheses inside each other.
 const MAX_DEPTH: usize = 32;
@@ -14,6 +16,10 @@ pub(crate) enum Expression {
     Param(String),
     /// `matrix.key`
     Matrix(String),
+    /// `env.NAME`
+    Environment(String),
+    /// `secrets.NAME`
+    Secret(String),
     /// `!a`
     Not(Box<Expression>),
     /// `a == b` and the others
@@ -94,6 +100,10 @@ pub(crate) trait Scope {
     fn param(&self, name: &str) -> Result<Value, Stop>;
     /// The value of a matrix key.
     fn matrix(&self, key: &str) -> Result<Value, Stop>;
+    /// The value of an environment variable.
+    fn environment(&self, name: &str) -> Result<Value, Stop>;
+    /// The text that stands for a secret.
+    fn secret(&self, name: &str) -> Result<Value, Stop>;
 }
 
 /// Why an expression has no value.
@@ -139,7 +149,7 @@ impl Expression {
                 left.matrix_keys(see);
                 right.matrix_keys(see);
             }
-            Self::Literal(_) | Self::Param(_) => {}
+            Self::Literal(_) | Self::Param(_) | Self::Environment(_) | Self::Secret(_) => {}
         }
     }
 
@@ -149,11 +159,24 @@ impl Expression {
             Self::Literal(value) => Ok(value.clone()),
             Self::Param(name) => scope.param(name),
             Self::Matrix(key) => scope.matrix(key),
-            Self::Not(inner) => Ok(Value::Bool(!truth(&inner.evaluate(scope)?, "!")?)),
+            Self::Environment(name) => scope.environment(name),
+            Self::Secret(name) => scope.secret(name),
+            Self::Not(inner) => Ok(Value::Bool(!truth(&inner.operand(scope)?, "!")?)),
             Self::Binary(operator, left, right) => {
-                Ok(Value::Bool(operator.apply(&left.evaluate(scope)?, &right.evaluate(scope)?)?))
+                Ok(Value::Bool(operator.apply(&left.operand(scope)?, &right.operand(scope)?)?))
             }
         }
+    }
+}
+
+impl Expression {
+    /// The value beside an operator, where no secret can stand: nothing may depend on its value.
+    fn operand(&self, scope: &impl Scope) -> Result<Value, Stop> {
+        if let Self::Secret(name) = self {
+            let fault = Fault::new("a secret cannot be compared").focus(format!("secrets.{name}"));
+            return Err(fault.hint(format!("let `${{{{ secrets.{name} }}}}` stand alone or within text")).into());
+        }
+        self.evaluate(scope)
     }
 }
 
@@ -336,16 +359,45 @@ impl<'a> Reader<'a> {
         match text.split_once('.') {
             Some(("params", name)) if is_name(name) => Ok(Expression::Param(name.to_owned())),
             Some(("matrix", key)) if is_name(key) => Ok(Expression::Matrix(key.to_owned())),
+            Some(("env", name)) if is_name(name) => Ok(Expression::Environment(name.to_owned())),
+            Some(("secrets", name)) if is_name(name) => Ok(Expression::Secret(name.to_owned())),
             _ if text == "true" => Ok(Expression::Literal(true.into())),
             _ if text == "false" => Ok(Expression::Literal(false.into())),
             _ if text.is_empty() => {
                 Err(Fault::new(format!("unexpected `{}` in an expression", shorten(self.rest))).focus(self.rest))
             }
-            Some(("params" | "matrix", _)) => Err(fault(format!("`{}` does not name a value", shorten(text)))),
-            Some((context, _)) => Err(fault(format!("unknown context `{}` in an expression", shorten(context)))
-                .hint("there are `params.NAME` and `matrix.KEY`")),
-            None => Err(fault(format!("unknown name `{}` in an expression", shorten(text)))
-                .hint(format!("a parameter is `params.{0}`, text is `'{0}'`", shorten(text)))),
+            Some(("params" | "matrix" | "env" | "secrets", _)) => {
+                Err(fault(format!("`{}` does not name a value", shorten(text))))
+            }
+            Some((context, name)) => {
+                let fault = fault(format!("unknown context `{}` in an expression", shorten(context)));
+                Err(match meant(context) {
+                    Some(meant) => fault.hint(format!("did you mean `{meant}.{}`?", shorten(name))),
+                    None => fault.hint("there are `params.NAME`, `matrix.KEY`, `env.NAME` and `secrets.NAME`"),
+                })
+            }
+            None => {
+                let fault = fault(format!("unknown name `{}` in an expression", shorten(text)));
+                Err(match meant(text) {
+                    Some(meant) => fault.hint(format!("write `{meant}.NAME`")),
+                    None => fault.hint(format!("a parameter is `params.{0}`, text is `'{0}'`", shorten(text))),
+                })
+            }
         }
     }
+}
+
+/// The context that was meant by a word that is none.
+fn meant(word: &str) -> Option<&'static str> {
+    let synonyms = [
+        ("params", "params parameters parameter param inputs vars variables var"),
+        ("matrix", "matrix matrices strategy"),
+        ("env", "env environment environ envs"),
+        ("secrets", "secrets secret"),
+    ];
+    let word = word.to_lowercase();
+    let exact = synonyms.iter().find(|(_, words)| words.split(' ').any(|known| known == word));
+    exact
+        .map(|(context, _)| *context)
+        .or_else(|| Report::default().nearest(&word, synonyms.iter().map(|(context, _)| *context)))
 }

@@ -93,8 +93,10 @@ fn target<'a>(text: &'a str, span: Span, binder: &Binder<'_>, report: &mut Repor
         return None;
     };
     let Some(position) = binder.stages.iter().position(|declared| declared.name == stage) else {
-        let hint = report.suggest(stage, binder.stages.iter().map(|stage| stage.name));
-        report.add(Mistake::at(span, format!("unknown stage `{stage}`")).maybe_hint(hint));
+        if binder.params.complete {
+            let hint = report.suggest(stage, binder.stages.iter().map(|stage| stage.name));
+            report.add(Mistake::at(span, format!("unknown stage `{stage}`")).maybe_hint(hint));
+        }
         return None;
     };
     let info = binder.stages.get(position).and_then(|stage| stage.kind).map(|kind| kind.info());

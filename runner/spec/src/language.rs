@@ -8,12 +8,16 @@ use crate::{
     json_schema::{DEVICE_PATTERN, EXPRESSION_PATTERN, NAME_PATTERN},
 };
 
+/// The types of parameters.
+pub(crate) const PARAM_TYPES: [&str; 9] =
+    ["string", "integer", "number", "boolean", "list", "choice", "path", "model", "dataset"];
 /// The greatest value of `retries`.
 pub(crate) const MAX_RETRIES: u32 = 10;
 
 /// The JSON Schema of pipelines with these kinds, for editors: `schemas/pipeline.schema.json`.
 pub fn schema(registry: &dyn Registry) -> Value {
-    let mut root = language();
+    let mut root = language(true);
+    root["anyOf"] = json!([{"required": ["stages"]}, {"required": ["include"]}]);
     let kinds = registry.kinds();
     let uses = kinds.iter().map(|kind| {
         let info = kind.info();
@@ -31,19 +35,21 @@ pub fn schema(registry: &dyn Registry) -> Value {
     root
 }
 
-/// The schema of the language alone: what stands behind `with:` and which kinds there are is left open.
-pub(crate) fn language() -> Value {
+/// The schema of the language alone: what stands behind `with:` and which kinds there are is left open. A pipeline that
+/// `includes` files may have no stages of its own.
+pub(crate) fn language(includes: bool) -> Value {
     let or_expression = |schema: Value, description: &str| json!({"description": description, "anyOf": [schema, {"$ref": "#/$defs/expression"}]});
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pipeline of runner",
         "type": "object",
-        "required": ["version", "name", "stages"],
+        "required": if includes { json!(["version", "name"]) } else { json!(["version", "name", "stages"]) },
         "additionalProperties": false,
         "properties": {
             "version": {"const": 1, "description": "Version of the language: 1."},
             "name": {"type": "string", "pattern": NAME_PATTERN, "description": "Name of the pipeline, under which runs are recorded."},
             "description": {"type": "string", "description": "What it is for, for people."},
+            "include": include(),
             "params": {
                 "type": "object",
                 "description": "Parameters: typed values that `--set NAME=VALUE` overrides and `${{ params.NAME }}` reads.",
@@ -66,7 +72,20 @@ pub(crate) fn language() -> Value {
             },
         },
         "$defs": {
-            "expression": {"type": "string", "pattern": EXPRESSION_PATTERN, "description": "`${{ params.NAME }}` or `${{ matrix.KEY }}`."},
+            "expression": {"type": "string", "pattern": EXPRESSION_PATTERN, "description": "`${{ params.NAME }}`, `${{ matrix.KEY }}`, `${{ env.NAME }}` or, in `with`, `${{ secrets.NAME }}`."},
+            "included": {
+                "type": "object",
+                "description": "A file that pipelines include.",
+                "additionalProperties": false,
+                "minProperties": 1,
+                "properties": {
+                    "version": {"const": 1, "description": "Version of the language: 1."},
+                    "description": {"type": "string", "description": "What it is for, for people."},
+                    "include": include(),
+                    "params": {"$ref": "#/properties/params"},
+                    "stages": {"$ref": "#/properties/stages"},
+                },
+            },
             "param": {"oneOf": params()},
             "matrix": {
                 "type": "object",
@@ -123,6 +142,15 @@ pub(crate) fn language() -> Value {
                 },
             },
         },
+    })
+}
+
+fn include() -> Value {
+    json!({
+        "type": "array",
+        "description": "Files whose stages and parameters are joined with these, relative to this file.",
+        "uniqueItems": true,
+        "items": {"type": "string", "minLength": 1},
     })
 }
 

@@ -5,11 +5,12 @@
 //!
 //! 1. `yaml`: a tree whose values know their places
 //! 2. `check` against `language`: the keys, and the types behind them
-//! 3. `params`: parameters and overrides
-//! 4. `declare`: kinds, references to stages, ports
-//! 5. `order` and `matrix`: circles, and the instances of each stage
-//! 6. `bind`: for each instance its expressions, settings and columns, with its kind
-//! 7. `gates`
+//! 3. `include`: the stages and parameters of other files, joined with the pipeline's own
+//! 4. `params`: parameters and overrides
+//! 5. `declare`: kinds, references to stages, ports
+//! 6. `order` and `matrix`: circles, and the instances of each stage
+//! 7. `bind`: for each instance its expressions, settings and columns, with its kind
+//! 8. `gates`
 
 mod axes;
 mod bind;
@@ -21,6 +22,7 @@ mod duration;
 mod expression;
 mod flow;
 mod gates;
+mod include;
 mod json_schema;
 mod language;
 mod lines;
@@ -31,28 +33,36 @@ mod params;
 mod pipeline;
 mod reference;
 mod report;
+mod secret;
+mod source;
 mod template;
 mod yaml;
+
+use std::collections::BTreeMap;
 
 use runner_contract::{Registry, Resolver};
 
 use crate::{
     bind::Binder,
     check::{Check, Subject},
+    include::Joined,
     matrix::Matrices,
     params::{Params, References},
     report::{Mistake, Report, Span},
+    source::Sources,
     yaml::{Data, Node},
 };
 
-pub use diagnostic::{Diagnostic, Place};
+pub use diagnostic::{Diagnostic, Place, Related};
 pub use language::schema;
 pub use pipeline::{Device, Gate, InputRef, Pipeline, StageDef};
+pub use secret::fill_secrets;
+pub use yaml::MAX_BYTES;
 
 /// Reads and checks a pipeline. Every mistake is reported, not the first; they come in the order of the file.
 ///
-/// `path` stands in messages only. `set` holds `--set name=value` overrides, as split at the first `=`; of several for
-/// one parameter the last counts.
+/// `path` stands in messages, and is where the paths of included files begin. `set` holds `--set name=value` overrides,
+/// as split at the first `=`; of several for one parameter the last counts.
 pub fn load(
     path: &str,
     bytes: &[u8],
@@ -60,38 +70,34 @@ pub fn load(
     registry: &dyn Registry,
     resolver: &dyn Resolver,
 ) -> Result<Pipeline, Vec<Diagnostic>> {
-    let mut report = Report::default();
-    if bytes.len() > yaml::MAX_BYTES {
-        let message = format!("{} bytes, more than the {} that a pipeline may have", bytes.len(), yaml::MAX_BYTES);
-        report.add(Mistake::at(Span::default(), message));
-        return Err(report.into_diagnostics(path, "", set));
-    }
-    let lossy = String::from_utf8_lossy(bytes);
-    let text = lossy.strip_prefix('\u{feff}').unwrap_or(&lossy);
-    let pipeline = match std::str::from_utf8(bytes) {
-        Ok(_) => read(text, set, registry, resolver, &mut report),
-        Err(error) => {
-            let before = bytes.get(..error.valid_up_to()).map(String::from_utf8_lossy).unwrap_or_default();
-            let at = before.trim_start_matches('\u{feff}').chars().count();
-            let mistake = Mistake::at(Span::of(at, at + 1), "the file is not UTF-8 text");
-            report.add(mistake.hint("save it as UTF-8"));
+    let (mut report, mut sources) = (Report::default(), Sources::default());
+    let pipeline = match sources.add(path, bytes, yaml::MAX_BYTES) {
+        (_, Ok(())) => read(path, set, registry, resolver, &mut sources, &mut report),
+        (_, Err(mistake)) => {
+            report.add(mistake);
             None
         }
     };
     match pipeline {
-        Some(pipeline) if report.len() == 0 => Ok(pipeline),
-        _ => Err(report.into_diagnostics(path, text, set)),
+        Some(mut pipeline) if report.len() == 0 => {
+            let (text, includes) = sources.into_texts();
+            pipeline.text = text;
+            pipeline.includes = includes.collect();
+            Ok(pipeline)
+        }
+        _ => Err(report.into_diagnostics(&sources, set)),
     }
 }
 
 fn read(
-    text: &str,
+    path: &str,
     set: &[(String, String)],
     registry: &dyn Registry,
     resolver: &dyn Resolver,
+    sources: &mut Sources,
     report: &mut Report,
 ) -> Option<Pipeline> {
-    let root = match yaml::parse(text) {
+    let root = match yaml::parse(sources.last()) {
         Ok(root) => root,
         Err(mistakes) => {
             report.extend(mistakes);
@@ -103,14 +109,15 @@ fn read(
         report.add(mistake.hint("begin with `version: 1`, `name:` and `stages:`"));
         return None;
     }
-    let language = language::language();
+    let language = language::language(root.get("include").is_some());
     let subject = Subject { key: "key", owner: "", language: true, partial: false };
     let start = Span::of(root.span.start, root.span.start + 1);
     Check { root: &language, subject, report }.value(&root, &language, "a pipeline", start);
+    let Joined { root, complete } = include::join(root, path, &language, resolver, sources, report);
 
     let references = References::new(resolver);
-    let params = Params::read(root.get("params"), set, &references, report);
-    let stages = declare::read(root.get("stages"), registry, report);
+    let params = Params::read(root.get("params"), set, &references, complete, report);
+    let stages = declare::read(root.get("stages"), registry, complete, report);
     let order = order::sort(&stages, report);
     let matrices = Matrices::read(root.get("matrix"), &stages, &order, &params, report);
     params.report_late(report);
@@ -133,6 +140,8 @@ fn read(
         stages: binder.defs,
         skipped: binder.skipped,
         gates,
-        text: text.to_owned(),
+        text: String::new(),
+        includes: BTreeMap::new(),
+        environment: references.variables(),
     })
 }

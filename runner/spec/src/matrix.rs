@@ -67,7 +67,7 @@ impl<'a> Matrices<'a> {
                 all.of[index].clear();
             }
         }
-        for axis in all.axes.iter().filter(|axis| !axis.used) {
+        for axis in all.axes.iter().filter(|axis| !axis.used && params.complete) {
             report.add(
                 Mistake::at(axis.span, format!("no stage uses `matrix.{}`", axis.key))
                     .hint(format!("write `${{{{ matrix.{} }}}}` where its values differ, or remove it", axis.key)),

@@ -10,6 +10,7 @@ use serde_json::{Number, Value};
 
 use crate::{
     expression::{Fault, Stop},
+    language,
     report::{At, Mistake, Report},
     yaml::{self, Node},
 };
@@ -18,11 +19,37 @@ use crate::{
 pub(crate) struct References<'a> {
     resolver: &'a dyn Resolver,
     models: RefCell<BTreeMap<String, Result<ModelInfo, Problem>>>,
+    variables: RefCell<BTreeMap<String, Option<String>>>,
+    secrets: RefCell<BTreeMap<String, bool>>,
 }
 
 impl<'a> References<'a> {
     pub(crate) fn new(resolver: &'a dyn Resolver) -> Self {
-        Self { resolver, models: RefCell::default() }
+        Self { resolver, models: RefCell::default(), variables: RefCell::default(), secrets: RefCell::default() }
+    }
+
+    /// The value of an environment variable.
+    pub(crate) fn environment(&self, name: &str) -> Result<Value, Stop> {
+        let mut variables = self.variables.borrow_mut();
+        let value = variables.entry(name.to_owned()).or_insert_with(|| self.resolver.environment(name));
+        value.clone().map(Value::String).ok_or_else(|| {
+            Fault::new(format!("the environment variable `{name}` is not set"))
+                .hint(format!("set it first: `export {name}=VALUE`"))
+                .focus(format!("env.{name}"))
+                .into()
+        })
+    }
+
+    /// The environment variables asked for that are set.
+    pub(crate) fn variables(&self) -> BTreeMap<String, String> {
+        let variables = self.variables.borrow();
+        variables.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
+    }
+
+    /// Whether a secret has a value.
+    pub(crate) fn has_secret(&self, name: &str) -> bool {
+        let mut secrets = self.secrets.borrow_mut();
+        *secrets.entry(name.to_owned()).or_insert_with(|| self.resolver.secret(name).is_some())
     }
 
     /// What a model offers.
@@ -50,7 +77,9 @@ struct Param<'a> {
 /// The parameters of a pipeline.
 pub(crate) struct Params<'a> {
     params: BTreeMap<&'a str, Param<'a>>,
-    references: &'a References<'a>,
+    pub(crate) references: &'a References<'a>,
+    /// No file is missing in which others may be declared.
+    pub(crate) complete: bool,
     /// What was found wrong while values were asked for.
     late: RefCell<Vec<Mistake>>,
 }
@@ -61,6 +90,7 @@ impl<'a> Params<'a> {
         section: Option<&'a Node>,
         set: &[(String, String)],
         references: &'a References<'a>,
+        complete: bool,
         report: &mut Report,
     ) -> Self {
         let mut params = BTreeMap::new();
@@ -96,7 +126,7 @@ impl<'a> Params<'a> {
                     (At::Text(node.span), fits.then_some(value))
                 }
                 (None, None) => {
-                    let known = !kind.is_empty();
+                    let known = language::PARAM_TYPES.contains(&kind);
                     if known {
                         report.add(
                             Mistake::at(entry.span, format!("parameter `{}` has no value", entry.key))
@@ -109,19 +139,22 @@ impl<'a> Params<'a> {
             params.insert(entry.key.as_str(), Param { kind, at, value, usable: OnceCell::new() });
         }
         for (index, (name, _)) in set.iter().enumerate() {
-            if !params.contains_key(name.as_str()) {
+            if complete && !params.contains_key(name.as_str()) {
                 let hint = report.suggest(name, params.keys().copied());
                 let mut mistake = Mistake::at(crate::report::Span::default(), format!("unknown parameter `{name}`"));
                 mistake.at = At::Set(index);
                 report.add(mistake.maybe_hint(hint.or_else(|| Some(known_params(params.keys().copied())))));
             }
         }
-        Self { params, references, late: RefCell::default() }
+        Self { params, references, complete, late: RefCell::default() }
     }
 
     /// The value of a parameter for an expression.
     pub(crate) fn value(&self, name: &str) -> Result<Value, Stop> {
         let Some(param) = self.params.get(name) else {
+            if !self.complete {
+                return Err(Stop::Poisoned);
+            }
             let hint = Report::default()
                 .suggest(name, self.params.keys().copied())
                 .unwrap_or_else(|| known_params(self.params.keys().copied()));
@@ -139,7 +172,7 @@ impl<'a> Params<'a> {
                 _ => Ok(()),
             };
             let Err(Problem { message, hint, .. }) = answer else { return true };
-            self.late.borrow_mut().push(Mistake { at: param.at, message, hint, focus: None });
+            self.late.borrow_mut().push(Mistake { at: param.at, message, hint, focus: None, also: None });
             false
         });
         if usable { Ok(value) } else { Err(Stop::Poisoned) }

@@ -23,6 +23,10 @@ pub struct Pipeline {
     pub gates: Vec<Gate>,
     /// The text that it was read from.
     pub text: String,
+    /// The texts of the files that it includes, by the names that the resolver gave them.
+    pub includes: BTreeMap<String, String>,
+    /// The environment variables that its expressions read, with their values.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Pipeline {
@@ -64,6 +68,8 @@ pub struct StageDef {
     pub retries: u32,
     /// How long one attempt of one task may take.
     pub timeout: Option<Duration>,
+    /// The secrets that the settings mention as `${{ secrets.NAME }}`: fill them in with [`crate::fill_secrets`].
+    pub secrets: Vec<String>,
 }
 
 /// What an input port reads.

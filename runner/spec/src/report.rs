@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use crate::{
-    diagnostic::{Diagnostic, Place},
-    lines::Lines,
+    diagnostic::{Diagnostic, Place, Related},
+    source::Sources,
 };
 
 /// Diagnostics returned at most; a note counts the rest.
@@ -28,6 +28,11 @@ impl Span {
     pub(crate) fn of(start: usize, end: usize) -> Self {
         Self { start, end: end.max(start) }
     }
+
+    /// The same stretch of a text that begins later.
+    pub(crate) fn shift(self, by: usize) -> Self {
+        Self { start: self.start + by, end: self.end + by }
+    }
 }
 
 /// Where a mistake is.
@@ -50,18 +55,36 @@ pub(crate) struct Mistake {
     pub(crate) hint: Option<String>,
     /// The words at the place that are meant, where that is less than all of it.
     pub(crate) focus: Option<String>,
+    /// Another place that has to do with it, and what stands there.
+    pub(crate) also: Option<Box<(Span, &'static str)>>,
 }
 
 impl Mistake {
     /// A mistake in the text.
     pub(crate) fn at(span: Span, message: impl Into<String>) -> Self {
-        Self { at: At::Text(span), message: message.into(), hint: None, focus: None }
+        Self { at: At::Text(span), message: message.into(), hint: None, focus: None, also: None }
     }
 
     /// Adds a hint.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Adds another place.
+    pub(crate) fn also(mut self, span: Span, what: &'static str) -> Self {
+        self.also = Some(Box::new((span, what)));
+        self
+    }
+
+    /// Moves its places in the text.
+    pub(crate) fn shift(&mut self, by: usize) {
+        if let At::Text(span) = &mut self.at {
+            *span = span.shift(by);
+        }
+        if let Some(also) = &mut self.also {
+            also.0 = also.0.shift(by);
+        }
     }
 
     /// Adds a hint if there is one.
@@ -122,23 +145,27 @@ impl Report {
     }
 
     /// The diagnostics in the order of the file, overrides first.
-    pub(crate) fn into_diagnostics(mut self, file: &str, text: &str, set: &[(String, String)]) -> Vec<Diagnostic> {
+    pub(crate) fn into_diagnostics(mut self, sources: &Sources, set: &[(String, String)]) -> Vec<Diagnostic> {
         self.mistakes.sort_by_key(|mistake| mistake.at);
         let more = self.mistakes.len().saturating_sub(MAX_SHOWN) + self.more;
-        let mut lines = Lines::new(text);
+        let mut places = sources.places();
         let mut all: Vec<_> = self
             .mistakes
             .into_iter()
             .take(MAX_SHOWN)
-            .map(|Mistake { at, message, hint, focus }| {
+            .map(|Mistake { at, message, hint, focus, also }| {
                 let place = match at {
-                    At::Text(span) => lines.place(file, span, focus.as_deref()),
+                    At::Text(span) => places.place(span, focus.as_deref()),
                     At::Set(index) => {
                         let (name, text) = set.get(index).cloned().unwrap_or_default();
                         Place::Set { name, text }
                     }
                 };
-                Diagnostic { place, message, hint }
+                let related = also.map(|also| {
+                    let (span, what) = *also;
+                    Related { place: places.place(span, None), message: what.to_owned() }
+                });
+                Diagnostic { place, message, hint, related }
             })
             .collect();
         if let (1.., Some(last)) = (more, all.last_mut()) {

@@ -4,19 +4,19 @@
 //! and the limits, tags, anchors and duplicate keys are judged on it. Only a text that passed goes to `serde_yaml`,
 //! which decides what each scalar *is* (`1`, `true`, `~`, `"1"`); its values are laid over the tree node by node.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map::Entry as MapEntry};
 
 use saphyr_parser::{Event, Parser, ScanError, StrInput};
 use serde_json::{Map, Number, Value};
 
 use crate::report::{Mistake, Span};
 
-/// Bytes that a pipeline may have.
-pub(crate) const MAX_BYTES: usize = 1 << 20;
+/// Bytes that a pipeline may have, with all that it includes.
+pub const MAX_BYTES: usize = 1 << 20;
 /// Lists and mappings inside each other.
 const MAX_DEPTH: usize = 64;
 /// Values in a file, aliases expanded.
-const MAX_NODES: usize = 40_000;
+pub(crate) const MAX_NODES: usize = 40_000;
 /// Brackets, braces and commas. The event parser reads a bracketed value to its end before it reports the first event
 /// (it might be a key), so the values cannot be counted early enough.
 const MAX_BRACKETS: usize = 50_000;
@@ -90,6 +90,21 @@ impl Node {
         }
     }
 
+    /// Moves all places.
+    fn shift(&mut self, by: usize) {
+        self.span = self.span.shift(by);
+        match &mut self.data {
+            Data::List(items) => items.iter_mut().for_each(|item| item.shift(by)),
+            Data::Map(entries) => {
+                for entry in entries {
+                    entry.span = entry.span.shift(by);
+                    entry.value.shift(by);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The value behind a key, if this is a mapping that has it.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.value)
@@ -121,6 +136,26 @@ impl Node {
 
 /// Reads a text of one YAML document.
 pub(crate) fn parse(text: &str) -> Result<Node, Vec<Mistake>> {
+    document(text, MAX_NODES).map(|(node, _)| node)
+}
+
+/// Reads a text whose first character stands at `base`, of at most so many values; and counts them.
+pub(crate) fn parse_part(text: &str, base: usize, most: usize) -> Result<(Node, usize), Vec<Mistake>> {
+    match document(text, most) {
+        Ok((mut node, values)) => {
+            if base > 0 {
+                node.shift(base);
+            }
+            Ok((node, values))
+        }
+        Err(mut mistakes) => {
+            mistakes.iter_mut().for_each(|mistake| mistake.shift(base));
+            Err(mistakes)
+        }
+    }
+}
+
+fn document(text: &str, most: usize) -> Result<(Node, usize), Vec<Mistake>> {
     if let Some((at, c)) = text.chars().enumerate().find(|(_, c)| c.is_control() && !"\t\n\r\u{85}".contains(*c)) {
         let message = format!("the control character U+{:04X}, which YAML text cannot hold", u32::from(c));
         return Err(vec![
@@ -130,7 +165,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, Vec<Mistake>> {
     if let Some((at, _)) = text.chars().enumerate().filter(|(_, c)| "[]{},".contains(*c)).nth(MAX_BRACKETS) {
         return Err(vec![Mistake::at(Span::of(at, at + 1), format!("more than {MAX_BRACKETS} brackets and commas"))]);
     }
-    let mut builder = Builder::default();
+    let mut builder = Builder { most, ..Builder::default() };
     let mut node = builder.document(text).map_err(|mistake| vec![mistake])?;
     if !builder.mistakes.is_empty() {
         return Err(builder.mistakes);
@@ -138,7 +173,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, Vec<Mistake>> {
     let value = serde_yaml::from_str(text).map_err(|error| vec![value_mistake(&error)])?;
     let mut mistakes = Vec::new();
     lay_over(&mut node, value, &mut mistakes);
-    if mistakes.is_empty() { Ok(node) } else { Err(mistakes) }
+    if mistakes.is_empty() { Ok((node, builder.nodes)) } else { Err(mistakes) }
 }
 
 // ------------------------------------------------------------------------------------------------- shape and places
@@ -152,6 +187,8 @@ struct Builder {
     anchors: HashMap<usize, (Node, usize)>,
     /// Values so far, aliases expanded.
     nodes: usize,
+    /// How many there may be.
+    most: usize,
 }
 
 /// A list or mapping that is not closed yet.
@@ -239,7 +276,7 @@ impl Builder {
 
     fn count(&mut self, more: usize, span: Span) -> Result<(), Mistake> {
         self.nodes = self.nodes.saturating_add(more);
-        if self.nodes <= MAX_NODES {
+        if self.nodes <= self.most {
             return Ok(());
         }
         Err(Mistake::at(span, format!("more than {MAX_NODES} values, with aliases expanded")))
@@ -276,11 +313,15 @@ impl Open {
                         self.key = Some((String::new(), span));
                         return;
                     };
-                    if self.seen.insert(key.clone(), span).is_some() {
-                        mistakes.push(
+                    match self.seen.entry(key.clone()) {
+                        MapEntry::Occupied(first) => mistakes.push(
                             Mistake::at(span, format!("duplicate key `{key}`"))
+                                .also(*first.get(), "stands first here")
                                 .hint("each key stands once in a mapping; remove or rename one of them"),
-                        );
+                        ),
+                        MapEntry::Vacant(place) => {
+                            place.insert(span);
+                        }
                     }
                     self.key = Some((key, span));
                 }

@@ -1,13 +1,14 @@
 //! The language by example: each file in `tests/cases` is a pipeline, with what comes of it in a file beside it.
 //!
-//! A first line `# set: NAME=VALUE` is an override; several are separated by two spaces. `UPDATE_EXPECT=1` rewrites
+//! Its name begins with the number of the rule that it is for. A first line `# set: NAME=VALUE` is an override; several
+//! are separated by two spaces; `# json` shows the diagnostics as JSON. `UPDATE_EXPECT=1` rewrites
 //! what is expected.
 
 #![expect(clippy::unwrap_used, reason = "a broken case shall fail loudly")]
 
 mod toy;
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use runner_contract::Output;
 use runner_spec::{InputRef, Pipeline, load};
@@ -28,6 +29,7 @@ fn check(folder: &str, expect_valid: bool) {
         }
         let found = match result {
             Ok(pipeline) => summary(&pipeline),
+            Err(all) if bytes.starts_with(b"# json\n") => format!("{:#}\n", serde_json::to_value(&all).unwrap()),
             Err(all) => all.iter().map(|one| format!("{one}\n\n")).collect(),
         };
         let beside = path.with_extension("expected");
@@ -43,7 +45,7 @@ fn check(folder: &str, expect_valid: bool) {
 
 fn overrides(bytes: &[u8]) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(bytes);
-    let Some(line) = text.lines().next().and_then(|line| line.strip_prefix("# set: ")) else { return Vec::new() };
+    let Some(line) = text.lines().take(2).find_map(|line| line.strip_prefix("# set: ")) else { return Vec::new() };
     line.split("  ").map(|one| one.split_once('=').unwrap()).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
 }
 
@@ -73,6 +75,9 @@ fn summary(pipeline: &Pipeline) -> String {
         if options != (false, true, None) {
             let _ = write!(out, "\n    keep {}, cache {}, device {:?}", options.0, options.1, options.2);
         }
+        if !stage.secrets.is_empty() {
+            let _ = write!(out, "\n    secrets {:?}", stage.secrets);
+        }
         if stage.retries > 0 || stage.timeout.is_some() {
             let _ = write!(out, "\n    retries {}, timeout {:?}", stage.retries, stage.timeout);
         }
@@ -81,10 +86,45 @@ fn summary(pipeline: &Pipeline) -> String {
     for gate in &pipeline.gates {
         let _ = writeln!(out, "gate {}: {} {:?}..{:?}", gate.name, gate.metric, gate.min, gate.max);
     }
+    for name in pipeline.includes.keys() {
+        let _ = writeln!(out, "includes {name}");
+    }
+    for (name, value) in &pipeline.environment {
+        let _ = writeln!(out, "{name} is {value}");
+    }
     for name in &pipeline.skipped {
         let _ = writeln!(out, "skipped {name}");
     }
     out
+}
+
+/// The numbers of the rules in the specification: `4.3`.
+fn rules() -> BTreeSet<String> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/language.md")).unwrap();
+    let number = |line: &str| {
+        let number = line.split_whitespace().next()?;
+        let (section, rule) = number.split_once('.')?;
+        [section, rule].iter().all(|part| part.parse::<u32>().is_ok()).then(|| number.to_owned())
+    };
+    page.lines().filter_map(number).collect()
+}
+
+#[test]
+fn every_rule_of_the_specification_has_a_case() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut covered = BTreeSet::new();
+    for folder in ["valid", "invalid", "tests"] {
+        for entry in fs::read_dir(cases.join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            covered.extend(name.split_once('_').map(|(number, _)| number.to_owned()));
+        }
+    }
+    let rules = rules();
+    assert!(rules.len() > 30, "the rules are gone: {rules:?}");
+    let without: Vec<_> = rules.difference(&covered).collect();
+    assert!(without.is_empty(), "rules without a case: {without:?}");
+    let unknown: Vec<_> = covered.difference(&rules).collect();
+    assert!(unknown.is_empty(), "cases of rules that are not there: {unknown:?}");
 }
 
 #[test]

@@ -18,8 +18,10 @@ fn judge(bytes: &[u8], set: &[(String, String)]) -> Result<(), Vec<Diagnostic>> 
     assert!(!all.is_empty(), "refused without a reason");
     let lines = String::from_utf8_lossy(bytes).split('\n').count();
     for one in &all {
-        if let Place::File { line, column, width, source, .. } = &one.place {
-            assert!(*line >= 1 && *line <= lines, "line {line} of {lines}: {one}");
+        let places = [Some(&one.place), one.related.as_ref().map(|related| &related.place)];
+        for place in places.into_iter().flatten() {
+            let Place::File { file, line, column, width, source } = place else { continue };
+            assert!(*line >= 1 && (*line <= lines || file != "p.yaml"), "line {line} of {lines}: {one}");
             let length = source.chars().count();
             assert!(*column >= 1 && *column <= length + 1, "column {column} of {length}: {one}");
             assert!(*width >= 1 && column + width <= length.max(1) + 2, "width {width}: {one}");

@@ -19,6 +19,7 @@ fn stage(name: &str, kind: &str, inputs: &[(&str, InputRef)], needs: &[usize]) -
         device: None,
         retries: 0,
         timeout: None,
+        secrets: Vec::new(),
     }
 }
 
@@ -40,6 +41,8 @@ fn sample() -> Pipeline {
         skipped: Vec::new(),
         gates: Vec::new(),
         text: String::new(),
+        includes: BTreeMap::new(),
+        environment: BTreeMap::new(),
     }
 }
 

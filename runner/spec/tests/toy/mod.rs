@@ -1,6 +1,6 @@
 //! Kinds with ports and settings of every sort, and models and datasets that exist in name only.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use runner_contract::{
     Bound, Column, ColumnType, Digest, Input, InputPort, Kind, KindInfo, Modality, ModelInfo, Need, Output, OutputPort,
@@ -66,6 +66,26 @@ impl Resolver for Shelf {
             return Ok(());
         }
         Err(Problem::setting("source", format!("unknown dataset `{reference}`")))
+    }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        (name == "BUCKET").then(|| "s3://pictures".to_owned())
+    }
+
+    fn secret(&self, name: &str) -> Option<String> {
+        (name == "TOKEN").then(|| "hunter2".to_owned())
+    }
+
+    /// Files of `tests/cases`; the including files stand in its folders.
+    fn include(&self, from: &str, path: &str) -> Result<(String, Vec<u8>), String> {
+        let name = match from.strip_prefix("../shared/") {
+            Some(_) => format!("../shared/{path}"),
+            None => path.to_owned(),
+        };
+        let name = name.replace("shared/../", "");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/invalid");
+        let bytes = fs::read(folder.join(&name)).map_err(|_| format!("there is no file `{name}`"))?;
+        Ok((name, bytes))
     }
 }
 
