@@ -45,6 +45,8 @@ pub(crate) async fn execute(
             params: serde_json::Value::Object(params),
             limit: plan.runtime.limit.map(|limit| limit as u64),
             command,
+            environment: serde_json::Value::Null,
+            includes: BTreeMap::new(),
         })
         .await?;
     let run = live.id().to_owned();

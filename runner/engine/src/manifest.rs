@@ -54,6 +54,15 @@ pub(crate) struct Outcome {
     pub(crate) files: Vec<NamedBlob>,
 }
 
+impl Outcome {
+    /// The artifacts that it names.
+    pub(crate) fn artifacts(&self) -> Vec<Digest> {
+        let rows = self.rows.values().map(|rows| rows.digest);
+        let models = self.models.values().map(|model| model.digest);
+        rows.chain(models).chain(self.files.iter().map(|file| file.digest)).collect()
+    }
+}
+
 /// A Parquet file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RowsFile {

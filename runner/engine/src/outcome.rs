@@ -119,7 +119,8 @@ fn keep(
     let key = runtime.keys.stages[stage].result.ok_or_else(|| EngineError::stored(&node.name, "it has no key"))?;
     let manifest = serde_json::to_vec(&outcome).map_err(|error| failed(error.to_string()))?;
     let rows = n.unwrap_or(0);
-    let entry = entry(runtime, key, manifest, rows, 0, Vec::new())?;
+    let mut entry = entry(runtime, key, manifest, rows, 0, Vec::new())?;
+    entry.holds = outcome.artifacts();
     runtime.add_outcome(stage, outcome);
     Ok(Made { entries: vec![entry], rows, bad: 0 })
 }

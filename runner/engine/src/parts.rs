@@ -47,7 +47,8 @@ impl Parts {
         let Ok(file) = serde_json::to_vec(self) else { return Ok(()) };
         let bytes = file.len() as u64;
         let digest = store.artifacts().put(file).await?;
-        let entry = Entry { key: key(pipeline), digest, rows: 0, bytes, bad: 0, bad_rows: Vec::new() };
+        let entry =
+            Entry { key: key(pipeline), digest, rows: 0, bytes, bad: 0, bad_rows: Vec::new(), holds: Vec::new() };
         Ok(store.records().commit(run, &[], &[entry]).await?)
     }
 

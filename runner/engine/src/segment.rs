@@ -238,5 +238,5 @@ pub(crate) fn entry(
     let bytes = file.len() as u64;
     let digest = runtime.put(file)?;
     let bad_rows = bad_rows.into_iter().map(|(id, reason)| BadRow { id, reason }).collect();
-    Ok(Entry { key, digest, rows, bytes, bad, bad_rows })
+    Ok(Entry { key, digest, rows, bytes, bad, bad_rows, holds: Vec::new() })
 }

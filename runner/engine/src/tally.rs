@@ -191,6 +191,7 @@ impl Tally {
             task: number as u64,
             stages: task.stages.iter().map(|&stage| self.stages[stage].name.clone()).collect(),
             shard: task.shard.and_then(|shard| u32::try_from(shard).ok()),
+            attempt: 1,
             status,
             rows: made.rows,
             bad: made.bad,

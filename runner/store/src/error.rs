@@ -1,6 +1,6 @@
 //! What can go wrong with a store, in words for people.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use runner_contract::Digest;
 
@@ -18,10 +18,10 @@ pub enum StoreError {
         expected: &'static str,
     },
     /// A newer program made it.
-    #[error("{path} was made by a newer version of runner (its migration {migration} is unknown here); update runner", path = .path.display())]
+    #[error("{place} was made by a newer version of runner (its migration {migration} is unknown here); update runner")]
     Newer {
         /// The database.
-        path: PathBuf,
+        place: String,
         /// The first migration that this program does not know.
         migration: i64,
     },
@@ -68,6 +68,60 @@ pub enum StoreError {
     /// No run yet.
     #[error("no run is recorded yet")]
     NoRuns,
+    /// Artifacts that a record was to refer to have been collected since they were stored: make them again.
+    #[error("{} that this refers to were removed meanwhile ({}, …)", artifacts(.0.len()), short(.0.first()))]
+    Vanished(Vec<Digest>),
+    /// Somebody took the run for dead: it was paused, or out of reach of its records, for too long.
+    #[error(
+        "run {0} was taken for dead while it was paused or out of reach of its records; run the pipeline again, which goes on where it stopped"
+    )]
+    GivenUp(String),
+    /// Other records have their artifacts there.
+    #[error(
+        "the artifacts in {place} belong to other records (store {found}); name another place for them, or remove the object `store` there to take them over"
+    )]
+    OtherRecords {
+        /// The artifact store.
+        place: String,
+        /// Whose they are.
+        found: String,
+    },
+    /// The text is not the place of a store.
+    #[error("`{given}` is no place for {what}: {reason}")]
+    Place {
+        /// What was given, without a password.
+        given: String,
+        /// `records` or `artifacts`.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A store cannot be reached or does not let us in.
+    #[error("cannot use {place}: {reason}")]
+    Connect {
+        /// The store, without a password.
+        place: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A store is out of reach for the moment.
+    #[error("{store}: {reason}")]
+    Unavailable {
+        /// `records` or `artifacts`.
+        store: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A call took too long.
+    #[error("{store}: no answer to `{call}` within {limit:?}")]
+    TimedOut {
+        /// `records` or `artifacts`.
+        store: &'static str,
+        /// What was called.
+        call: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}", path = .path.display())]
     Io {
@@ -84,10 +138,44 @@ pub enum StoreError {
     Sql(#[from] sqlx::Error),
 }
 
+fn artifacts(n: usize) -> String {
+    if n == 1 { "an artifact".to_owned() } else { format!("{n} artifacts") }
+}
+
+fn short(digest: Option<&Digest>) -> String {
+    digest.map(Digest::short).unwrap_or_default()
+}
+
 impl StoreError {
+    /// Whether the same call may succeed in a moment.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::TimedOut { .. } => true,
+            Self::Sql(error) => sql_is_transient(error),
+            _ => false,
+        }
+    }
+
     /// An I/O error and its file.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+fn sql_is_transient(error: &sqlx::Error) -> bool {
+    use sqlx::Error;
+    match error {
+        Error::Io(_) | Error::PoolTimedOut | Error::WorkerCrashed | Error::BeginFailed | Error::Protocol(_) => true,
+        Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            // SQLite counts, PostgreSQL has five letters. 5 and 6: busy, locked.
+            let sqlite = code.parse::<u32>().is_ok_and(|code| code < 10_000 && matches!(code & 0xff, 5 | 6));
+            // Connections that break, servers that stop or start or are full, deadlocks, what was cancelled for being slow.
+            const POSTGRES: [&str; 10] =
+                ["57P01", "57P02", "57P03", "57P05", "57014", "40001", "40P01", "53300", "55P03", "25P03"];
+            sqlite || code.starts_with("08") || POSTGRES.contains(&code.as_ref())
+        }
+        _ => false,
     }
 }

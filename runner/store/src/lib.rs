@@ -4,49 +4,70 @@
 //! open and write at once; any of them may be killed at any moment.
 
 mod artifacts;
+mod claim;
+mod collect;
 mod error;
+mod guard;
+mod live;
 mod locks;
 mod migrations;
 mod model;
+mod place;
+mod process;
 mod records;
 mod sqlite;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use artifacts::Artifacts;
+pub use claim::{Claim, Claimed};
+pub use collect::{Collect, Collected};
 pub use error::StoreError;
-pub use locks::LiveRun;
+pub use guard::{Call, Faults, Moment};
+pub use live::LiveRun;
 pub use model::{
-    BAD_ROWS_KEPT, BadRow, Entry, FileRecord, Finish, GateRecord, Metric, NewRun, Run, RunStatus, StageRecord,
-    TaskRecord, TaskStatus, Time,
+    BAD_ROWS_KEPT, BadRow, CancelRequest, Entry, FileRecord, FileStamp, Finish, GateRecord, Level, LogLine, Metric,
+    NewRun, RecordsProbe, Run, RunFilter, RunStatus, StageRecord, TaskRecord, TaskStatus, Time,
 };
+pub use place::{ArtifactsPlace, Place, redacted};
 pub use records::Records;
 
 /// An opened store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    root: PathBuf,
+    place: Place,
     artifacts: Artifacts,
     records: Records,
 }
 
 impl Store {
-    /// Opens the store in the folder `root`, which is made if it is not there.
+    /// Opens the store in the folder `root`, which is made if it is not there: SQLite and files.
+    pub async fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        Self::open_at(&Place::folder(root)).await
+    }
+
+    /// Opens a store, which is made if it is not there.
     ///
     /// Runs whose process is gone become `failed` with the reason `interrupted`; what they left half-written is removed.
     /// Fails on a folder of other things, a store of a newer version, or a damaged database, and says which.
-    pub async fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let root = root.into();
+    pub async fn open_at(place: &Place) -> Result<Self, StoreError> {
+        let root = &place.folder;
         // One opener at a time makes tables, marks dead runs and cleans up.
-        let opening = locks::Opening::start(&root)?;
-        let artifacts = Artifacts::local(&root.join("artifacts"))?;
-        let records = Records::open(&root, opening.using()).await?;
+        let opening = locks::Opening::start(root).await?;
+        let artifacts = match &place.artifacts {
+            Some(place) => Artifacts::open(place)?,
+            None => Artifacts::local(&root.join("artifacts"))?,
+        };
+        let records = Records::open_sqlite(place, artifacts.clone(), opening.using()).await?;
         let interrupted = records.mark_interrupted().await?;
         if interrupted > 0 && opening.alone() {
-            artifacts.remove_leftovers()?;
+            artifacts.leftovers(chrono::Utc::now(), true).await?;
         }
         opening.finish()?;
-        Ok(Self { root, artifacts, records })
+        Ok(Self { place: place.clone(), artifacts, records })
     }
 
     /// Whether a store is there, so that a command that only reads need not make one.
@@ -54,14 +75,35 @@ impl Store {
         root.join(records::DATABASE).is_file()
     }
 
+    /// Whether a store is there; records elsewhere are taken to be.
+    pub fn exists_at(place: &Place) -> bool {
+        place.records.is_some() || Self::exists(&place.folder)
+    }
+
+    /// The same store, whose calls fail where `faults` says so and are tried again for so long. For tests.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Faults, patience: Duration) -> Self {
+        self.artifacts.guard.faults = Some(faults);
+        self.artifacts.guard.patience = patience;
+        self.records.guard.faults = self.artifacts.guard.faults.clone();
+        self.records.guard.patience = patience;
+        self.records.artifacts = self.artifacts.clone();
+        self
+    }
+
     /// Waits until nothing is being written any more and gives the database back. Not needed for what is committed.
     pub async fn close(self) {
         self.records.close().await;
     }
 
-    /// The folder.
+    /// The folder of what is not elsewhere.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.place.folder
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The blobs.

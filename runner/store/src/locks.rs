@@ -1,4 +1,4 @@
-//! Who is using the store, and which runs live. The operating system frees a lock when its process ends, however it ends.
+//! Who is using the folder of a store. The operating system frees a lock when its process ends, however it ends.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -11,8 +11,6 @@ use crate::StoreError;
 
 /// Where lock files lie below a store. The folder also marks a folder as a store.
 const LOCKS: &str = "locks";
-/// The ending of a run's lock file.
-const RUN_LOCK: &str = "run";
 
 /// A store being opened: the process holds the lock that only one opener at a time can hold.
 pub(crate) struct Opening {
@@ -27,7 +25,14 @@ pub(crate) struct Opening {
 
 impl Opening {
     /// Makes the folder if there is none, refuses a folder of other things, and waits for other openers.
-    pub(crate) fn start(root: &Path) -> Result<Self, StoreError> {
+    pub(crate) async fn start(root: &Path) -> Result<Self, StoreError> {
+        // Not on a thread of the event loop: the one that is waited for may need it.
+        let root = root.to_owned();
+        let start = tokio::task::spawn_blocking(move || Self::wait(&root)).await;
+        start.map_err(|error| StoreError::Unavailable { store: "records", reason: error.to_string() })?
+    }
+
+    fn wait(root: &Path) -> Result<Self, StoreError> {
         let folder = root.join(LOCKS);
         if !folder.is_dir() {
             refuse_foreign(root, &folder)?;
@@ -94,61 +99,5 @@ fn try_lock(file: &File) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-/// A run that this process is executing. As long as the value lives, nobody takes the run for dead; dropped without
-/// [`crate::Records::finish`], the run is marked as interrupted when the store is opened next.
-#[derive(Debug)]
-pub struct LiveRun {
-    id: String,
-    path: PathBuf,
-    /// Locked.
-    _file: File,
-}
-
-impl LiveRun {
-    /// Takes the lock of a run that is to begin; `None` if a run of that id lives.
-    pub(crate) fn start(root: &Path, id: String) -> Result<Option<Self>, StoreError> {
-        let path = run_path(root, &id);
-        let file = lock_file(&path)?;
-        let locked = try_lock(&file).map_err(StoreError::io(&path))?;
-        Ok(locked.then_some(Self { id, path, _file: file }))
-    }
-
-    /// Its id.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// The run has ended and is recorded so: its lock file goes.
-    pub(crate) fn end(self) -> Result<(), StoreError> {
-        remove(&self.path)
-    }
-}
-
-/// Whether no process executes the run. Its lock file is removed then.
-pub(crate) fn is_dead(root: &Path, id: &str) -> Result<bool, StoreError> {
-    let path = run_path(root, id);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) => return Err(StoreError::io(path)(error)),
-    };
-    let free = try_lock(&file).map_err(StoreError::io(&path))?;
-    if free {
-        remove(&path)?;
-    }
-    Ok(free)
-}
-
-fn run_path(root: &Path, id: &str) -> PathBuf {
-    root.join(LOCKS).join(format!("{id}.{RUN_LOCK}"))
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
-        _ => Ok(()),
     }
 }

@@ -20,5 +20,5 @@ macro_rules! migrations {
 
 /// Those of SQLite.
 pub(crate) fn sqlite() -> Migrator {
-    migrations!("sqlite": 1 "0001_runs_and_artifacts", 2 "0002_wall_time",)
+    migrations!("sqlite": 1 "0001_runs_and_artifacts", 2 "0002_wall_time", 3 "0003_leases_and_logs",)
 }

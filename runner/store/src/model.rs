@@ -1,6 +1,6 @@
 //! What is recorded, as Rust types. Names and meanings are those of the tables in `migrations/`.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use runner_contract::Digest;
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,28 @@ states! {
     }
 }
 
+states! {
+    /// How a run is asked to stop.
+    CancelRequest {
+        /// Nothing new starts; what is in flight ends and is recorded.
+        Finish = "finish",
+        /// Tasks stop at the next chunk or step.
+        Now = "now",
+    }
+}
+
+states! {
+    /// How grave a line of a log is.
+    Level {
+        /// What happens.
+        Info = "info",
+        /// What somebody should look at.
+        Warning = "warning",
+        /// What failed.
+        Error = "error",
+    }
+}
+
 /// A run to begin. Id, folder, host, process, version and time are filled in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewRun {
@@ -83,6 +105,10 @@ pub struct NewRun {
     pub limit: Option<u64>,
     /// The command line, program first.
     pub command: Vec<String>,
+    /// What it ran with, so that it can be repeated: versions, machine, models, sources. JSON.
+    pub environment: serde_json::Value,
+    /// The files that the pipeline includes, by name: their text.
+    pub includes: BTreeMap<String, String>,
 }
 
 /// A recorded run.
@@ -120,6 +146,10 @@ pub struct Run {
     pub executed: u64,
     /// Tasks found in the cache.
     pub cached: u64,
+    /// What it ran with: versions, machine, models, sources.
+    pub environment: serde_json::Value,
+    /// The text of each file that the pipeline includes.
+    pub includes: BTreeMap<String, String>,
 }
 
 /// A stage of a run.
@@ -160,6 +190,8 @@ pub struct TaskRecord {
     pub stages: Vec<String>,
     /// The shard, if it is of one.
     pub shard: Option<u32>,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
     /// Where it stands.
     pub status: TaskStatus,
     /// Rows read.
@@ -189,6 +221,8 @@ pub struct Entry {
     pub bad: u64,
     /// The first [`BAD_ROWS_KEPT`] of those.
     pub bad_rows: Vec<BadRow>,
+    /// Artifacts that the artifact names: they stay as long as it does.
+    pub holds: Vec<Digest>,
 }
 
 /// A row that could not be used.
@@ -258,4 +292,58 @@ pub struct Finish {
     pub cached: u64,
     /// The gates, as far as they were looked at.
     pub gates: Vec<GateRecord>,
+}
+
+/// A line of a run's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Set by the writer, unique in the run, ascending.
+    pub seq: u64,
+    /// When.
+    pub time: Time,
+    /// The stage that it is about.
+    pub stage: Option<String>,
+    /// The shard that it is about.
+    pub shard: Option<u32>,
+    /// How grave.
+    pub level: Level,
+    /// What.
+    pub text: String,
+}
+
+/// Which runs to find. The default finds none: `limit` is 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Of the pipeline of this name.
+    pub pipeline: Option<String>,
+    /// That stand so.
+    pub status: Option<RunStatus>,
+    /// That began then or later.
+    pub since: Option<Time>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A file as it was when its digest was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FileStamp {
+    /// The absolute path.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was changed, in nanoseconds since 1970.
+    pub modified: i64,
+}
+
+/// What keeps the records and how it does.
+#[derive(Debug)]
+pub struct RecordsProbe {
+    /// Program and version: `SQLite 3.50.4`, `PostgreSQL 15.8`.
+    pub backend: String,
+    /// Migrations that were applied.
+    pub migrations: u32,
+    /// The time of a small query, there and back.
+    pub latency: std::time::Duration,
+    /// Whether it can be written to; nothing was.
+    pub writable: Result<(), crate::StoreError>,
 }

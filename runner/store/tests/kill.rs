@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -19,11 +20,12 @@ async fn write_until_killed(folder: &str) -> Result<(), Box<dyn Error>> {
     for i in 0u64.. {
         let digest = store.artifacts().put(vec![i.to_le_bytes()[0]; 40_000 + usize::try_from(i)?]).await?;
         let key = Digest::of(&i.to_le_bytes());
-        let made = Entry { key, digest, rows: i, bytes: 0, bad: 0, bad_rows: vec![] };
+        let made = Entry { key, digest, rows: i, bytes: 0, bad: 0, bad_rows: vec![], holds: vec![] };
         let task = TaskRecord {
             task: i,
             stages: vec![],
             shard: None,
+            attempt: 1,
             status: TaskStatus::Done,
             rows: i,
             bad: 0,
@@ -35,6 +37,11 @@ async fn write_until_killed(folder: &str) -> Result<(), Box<dyn Error>> {
         writeln!(std::io::stdout(), "committed {i}")?;
     }
     Ok(())
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 #[tokio::test]
@@ -64,6 +71,8 @@ async fn a_kill_at_any_moment_does_no_harm() {
         let committed = 2 + 3 * kill;
 
         let store = Store::open(&root).await.unwrap();
+        let aside = |file: &Path| file.to_string_lossy().contains('#');
+        assert!(!files_below(&root.join("artifacts")).iter().any(|file| aside(file)), "nothing half-written is left");
         let runs = store.records().runs(100).await.unwrap();
         assert_eq!(runs.len() as u64, kill + 1);
         for run in &runs {

@@ -4,8 +4,8 @@ use std::{collections::HashMap, fs, path::Path, time::Instant};
 
 use runner_contract::Digest;
 use runner_store::{
-    BAD_ROWS_KEPT, BadRow, Entry, FileRecord, Finish, GateRecord, Metric, NewRun, RunStatus, StageRecord, Store,
-    StoreError, TaskRecord, TaskStatus,
+    BAD_ROWS_KEPT, BadRow, Entry, FileRecord, FileStamp, Finish, GateRecord, Metric, NewRun, RunStatus, StageRecord,
+    Store, StoreError, TaskRecord, TaskStatus,
 };
 
 fn new_run() -> NewRun {
@@ -15,6 +15,8 @@ fn new_run() -> NewRun {
         params: serde_json::json!({"min_top1": 0.97, "templates": ["{}"]}),
         limit: Some(300),
         command: vec!["runner".into(), "run".into(), "p.yaml".into()],
+        environment: serde_json::json!({"models": {"mini-clip": "abc"}}),
+        includes: [("shared.yaml".to_owned(), "stages: {}".to_owned())].into(),
     }
 }
 
@@ -40,6 +42,7 @@ fn task(task: u64, status: TaskStatus) -> TaskRecord {
         task,
         stages: vec!["image".into(), "text[model=b32]".into()],
         shard: Some(4),
+        attempt: 1,
         status,
         rows: 1024,
         bad: 2,
@@ -51,7 +54,15 @@ fn task(task: u64, status: TaskStatus) -> TaskRecord {
 
 fn entry(key: &[u8]) -> Entry {
     let bad_rows = vec![BadRow { id: "a/1".into(), reason: "not a picture".into() }];
-    Entry { key: Digest::of(key), digest: Digest::of(b"content"), rows: 10, bytes: 20, bad: 1, bad_rows }
+    Entry {
+        key: Digest::of(key),
+        digest: Digest::of(b"content"),
+        rows: 10,
+        bytes: 20,
+        bad: 1,
+        bad_rows,
+        holds: vec![Digest::of(b"held")],
+    }
 }
 
 fn succeeded() -> Finish {
@@ -150,8 +161,6 @@ async fn a_run_without_a_process_is_interrupted_and_a_living_one_is_not() {
 
     records.finish(alive, &succeeded()).await.unwrap();
     assert_eq!(records.run(&alive_id).await.unwrap().status, RunStatus::Succeeded);
-    let locks = fs::read_dir(folder.path().join("locks")).unwrap().count();
-    assert_eq!(locks, 2, "the locks of ended runs are gone");
 }
 
 #[tokio::test]
@@ -209,7 +218,10 @@ async fn a_checkpoint_is_one_value_replaced_whole() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).await.unwrap();
     let (records, key) = (store.records(), Digest::of(b"job"));
-    let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+    let (one, two) = (Digest::of(b"1"), store.artifacts().put(&b"2"[..]).await.unwrap());
+    let early = records.set_checkpoint(&key, Some(&one)).await;
+    assert!(matches!(early, Err(StoreError::Vanished(gone)) if gone == [one]), "it is stored first");
+    assert_eq!(store.artifacts().put(&b"1"[..]).await.unwrap(), one);
     assert_eq!(records.checkpoint(&key).await.unwrap(), None);
     assert_eq!(records.set_checkpoint(&key, Some(&one)).await.unwrap(), None);
     assert_eq!(records.set_checkpoint(&key, Some(&one)).await.unwrap(), None, "nothing is replaced by itself");
@@ -224,8 +236,9 @@ async fn a_file_that_changed_is_not_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).await.unwrap();
     let (records, digest) = (store.records(), Digest::of(b"weights"));
-    records.set_memo("/m/model.safetensors", 10, 1_700_000_000_000_000_001, &digest).await.unwrap();
-    let memo = async |size, modified| records.memo("/m/model.safetensors", size, modified).await.unwrap();
+    let file = |size, modified| FileStamp { path: "/m/model.safetensors".into(), size, modified };
+    records.set_memos(&[(file(10, 1_700_000_000_000_000_001), digest)]).await.unwrap();
+    let memo = async |size, modified| records.memos(&[file(size, modified)]).await.unwrap()[0];
     assert_eq!(memo(10, 1_700_000_000_000_000_001).await, Some(digest));
     assert_eq!(memo(11, 1_700_000_000_000_000_001).await, None);
     assert_eq!(memo(10, 1_700_000_000_000_000_002).await, None);

@@ -4,7 +4,8 @@ use runner_contract::Digest;
 use sqlx::{Row, sqlite::SqliteRow};
 
 use crate::{
-    Entry, FileRecord, GateRecord, Metric, Run, RunStatus, StageRecord, StoreError, TaskRecord, TaskStatus, Time,
+    Entry, FileRecord, FileStamp, GateRecord, Level, LogLine, Metric, Run, RunStatus, StageRecord, StoreError,
+    TaskRecord, TaskStatus, Time, collect::Held, records::Running,
 };
 
 pub(super) fn run(row: &SqliteRow) -> Result<Run, StoreError> {
@@ -25,7 +26,36 @@ pub(super) fn run(row: &SqliteRow) -> Result<Run, StoreError> {
         ended: optional(row, "ended", "runs.ended", time)?,
         executed: natural(row.try_get("executed")?),
         cached: natural(row.try_get("cached")?),
+        environment: parsed(row, "environment", "runs.environment", |text| serde_json::from_str(text).ok())?,
+        includes: parsed(row, "includes", "runs.includes", |text| serde_json::from_str(text).ok())?,
     })
+}
+
+/// A run that was not ended, from the columns `holder`, `process` and `beat`; one that has not beaten since then is silent.
+pub(super) fn running(row: &SqliteRow, since: Time) -> Result<Running, StoreError> {
+    let beat = optional(row, "beat", "runs.beat", time)?;
+    Ok(Running {
+        id: row.try_get("holder")?,
+        process: row.try_get("process")?,
+        beat,
+        silent: beat.is_none_or(|beat| beat < since),
+    })
+}
+
+pub(super) fn line(row: &SqliteRow) -> Result<LogLine, StoreError> {
+    Ok(LogLine {
+        seq: natural(row.try_get("seq")?),
+        time: parsed(row, "time", "logs.time", time)?,
+        stage: row.try_get("stage")?,
+        shard: row.try_get("shard")?,
+        level: parsed(row, "level", "logs.level", Level::parse)?,
+        text: row.try_get("text")?,
+    })
+}
+
+pub(super) fn memo(row: &SqliteRow) -> Result<(FileStamp, Digest), StoreError> {
+    let (path, modified) = (row.try_get("path")?, row.try_get("modified")?);
+    Ok((FileStamp { path, size: natural(row.try_get("size")?), modified }, digest(row, "digest")?))
 }
 
 pub(super) fn stage(row: &SqliteRow) -> Result<StageRecord, StoreError> {
@@ -50,6 +80,7 @@ pub(super) fn task(row: &SqliteRow) -> Result<TaskRecord, StoreError> {
         task: natural(row.try_get("task")?),
         stages: parsed(row, "stages", "tasks.stages", |text| serde_json::from_str(text).ok())?,
         shard: row.try_get("shard")?,
+        attempt: row.try_get("attempt")?,
         status: parsed(row, "status", "tasks.status", TaskStatus::parse)?,
         rows: natural(row.try_get("rows")?),
         bad: natural(row.try_get("bad")?),
@@ -67,6 +98,16 @@ pub(super) fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
         bytes: natural(row.try_get("bytes")?),
         bad: natural(row.try_get("bad")?),
         bad_rows: parsed(row, "bad_rows", "artifacts.bad_rows", |text| serde_json::from_str(text).ok())?,
+        holds: optional(row, "holds", "artifacts.holds", |text| serde_json::from_str(text).ok())?.unwrap_or_default(),
+    })
+}
+
+pub(super) fn held(row: &SqliteRow) -> Result<Held, StoreError> {
+    Ok(Held {
+        key: digest(row, "key")?,
+        digest: digest(row, "digest")?,
+        holds: optional(row, "holds", "artifacts.holds", |text| serde_json::from_str(text).ok())?,
+        used: parsed(row, "used", "artifacts.used", time)?,
     })
 }
 
@@ -124,7 +165,7 @@ fn optional<T>(
     text.map(|text| parse(&text).ok_or(StoreError::Value { what, value: text })).transpose()
 }
 
-fn time(text: &str) -> Option<Time> {
+pub(super) fn time(text: &str) -> Option<Time> {
     Some(chrono::DateTime::parse_from_rfc3339(text).ok()?.to_utc())
 }
 
