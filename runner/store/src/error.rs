@@ -122,6 +122,14 @@ pub enum StoreError {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// There is no room for more.
+    #[error("no room left in {place} ({source}); make some, or let `runner gc` remove what no run needs, and run again", place = .place.display())]
+    Full {
+        /// The folder.
+        place: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}", path = .path.display())]
     Io {
@@ -153,6 +161,17 @@ impl StoreError {
             Self::Unavailable { .. } | Self::TimedOut { .. } => true,
             Self::Sql(error) => sql_is_transient(error),
             _ => false,
+        }
+    }
+
+    /// An I/O error of writing to a folder.
+    pub(crate) fn writing(place: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let place = place.into();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::Full { place, source }
+            }
+            _ => Self::Io { path: place, source },
         }
     }
 

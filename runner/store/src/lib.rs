@@ -58,7 +58,7 @@ impl Store {
         // One opener at a time makes tables, marks dead runs and cleans up.
         let opening = locks::Opening::start(root).await?;
         let artifacts = match &place.artifacts {
-            Some(place) => Artifacts::open(place)?,
+            Some(place) => Artifacts::open(place).await?.with_cache(&root.join("cache"))?,
             None => Artifacts::local(&root.join("artifacts"))?,
         };
         let records = Records::open_sqlite(place, artifacts.clone(), opening.using()).await?;

@@ -64,6 +64,8 @@ enum Kind {
     Complete,
     Delete,
     List,
+    Abort,
+    Uploads,
     Other,
 }
 
@@ -112,6 +114,17 @@ impl On {
     #[must_use]
     pub fn list() -> Self {
         Self::kind(Kind::List)
+    }
+
+    /// Ending an unfinished multipart upload.
+    #[must_use]
+    pub fn abort() -> Self {
+        Self::kind(Kind::Abort)
+    }
+    /// A page of unfinished multipart uploads.
+    #[must_use]
+    pub fn uploads() -> Self {
+        Self::kind(Kind::Uploads)
     }
 
     /// Only those whose key contains this.
@@ -166,7 +179,9 @@ impl Request {
             (&Method::POST, false) if asks("uploads") => Kind::Begin,
             (&Method::POST, false) if asks("uploadId") => Kind::Complete,
             (&Method::POST, true) if asks("delete") => Kind::Delete,
-            (&Method::DELETE, false) if !asks("uploadId") => Kind::Delete,
+            (&Method::DELETE, false) if asks("uploadId") => Kind::Abort,
+            (&Method::DELETE, false) => Kind::Delete,
+            (&Method::GET, true) if asks("uploads") => Kind::Uploads,
             _ => Kind::Other,
         }
     }

@@ -93,6 +93,7 @@ impl Server {
                 whole(self.perform(request).await?).await?;
                 Ok(error(500, "InternalError", None, head))
             }
+            Fault::HalfBody if request.method() == Method::HEAD => Err(Closed),
             Fault::HalfBody => half(self.perform(request).await?).await,
             Fault::WrongByte => {
                 let (parts, content) = whole(self.perform(request).await?).await?;
