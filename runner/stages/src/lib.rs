@@ -15,6 +15,7 @@ mod vectors;
 kinds! {
     dataset,
     texts,
+    rows,
     prompts,
     encode,
     pool,

@@ -181,6 +181,7 @@ mod tests {
             [
                 "dataset",
                 "texts",
+                "rows",
                 "prompts",
                 "encode",
                 "pool",
