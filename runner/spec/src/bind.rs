@@ -230,13 +230,17 @@ impl<'a> Binder<'a> {
     /// The settings with their expressions evaluated; `None` if something is wrong with them.
     fn settings(&self, stage: &Declared<'_>, scope: &SettingsScope<'_, '_>, report: &mut Report) -> Option<Value> {
         let empty = Node { span: stage.place(&["with".to_owned()]), data: Data::Map(Vec::new()) };
-        let node = match stage.node.get("with") {
+        let node = match stage.replaced.or_else(|| stage.node.get("with")) {
             None => &empty,
             Some(node) if matches!(node.data, Data::Null) => &empty,
             Some(node) => node,
         };
         let before = report.len();
-        let (node, quality) = template::substitute(node, scope, report);
+        let (node, quality) = match stage.replaced {
+            // Rows of tests are what they are.
+            Some(rows) => (Some(rows.clone()), Quality::Whole),
+            None => template::substitute(node, scope, report),
+        };
         let node = node.filter(|node| matches!(node.data, Data::Map(_)))?;
         let kind = stage.kind?;
         let info = kind.info();
@@ -309,7 +313,9 @@ impl<'a> Binder<'a> {
                 let Some(given) = port.and_then(|port| given.get(port)) else {
                     let port = port.unwrap_or_default();
                     let message = format!("the stage gives no `{port}` with these settings");
-                    report.add(Mistake::at(input.span, message));
+                    let replaced = self.stages.get(link.stage).is_some_and(|stage| stage.replaced.is_some());
+                    let hint = replaced.then(|| format!("give `{port}:` beside `rows:` in the test"));
+                    report.add(Mistake::at(input.span, message).maybe_hint(hint));
                     return Feed::Unknown;
                 };
                 let receives = match &given.output {

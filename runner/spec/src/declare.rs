@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 
-use runner_contract::{InputPort, Kind, PortKind, Registry};
+use runner_contract::{InputPort, Kind, PortKind, Registry, Shape};
 
 use crate::{
     expression::is_name,
     reference::Reference,
     report::{Mistake, Report, Span},
     template::is_template,
-    yaml::{Data, Node},
+    yaml::{Data, Entry, Node},
 };
+
+/// The kind whose rows tests put in place of those of sources.
+const ROWS: &str = "rows";
 
 /// A stage of the file, before its matrix is fanned out.
 pub(crate) struct Declared<'a> {
@@ -19,6 +22,8 @@ pub(crate) struct Declared<'a> {
     pub(crate) span: Span,
     /// All of it.
     pub(crate) node: &'a Node,
+    /// Settings that a test puts in the place of its own, with another kind.
+    pub(crate) replaced: Option<&'a Node>,
     /// Its kind, if there is such a kind.
     pub(crate) kind: Option<&'a dyn Kind>,
     /// What its ports read, each port once, in the order of the kind's ports.
@@ -65,7 +70,12 @@ impl Declared<'_> {
 
     /// The place that a path below the stage names, or the nearest that exists.
     pub(crate) fn place(&self, path: &[String]) -> Span {
-        let (mut node, mut span) = (self.node, self.span);
+        let (mut node, mut span, mut path) = (self.node, self.span, path);
+        if let (Some(replaced), Some((first, below))) = (self.replaced, path.split_first())
+            && first == "with"
+        {
+            (node, span, path) = (replaced, replaced.span, below);
+        }
         for (depth, step) in path.iter().enumerate() {
             let next = match &node.data {
                 Data::Map(entries) => entries.iter().find(|entry| entry.key == *step).map(|entry| {
@@ -96,6 +106,7 @@ impl Declared<'_> {
 /// `complete`, a stage that is not there may be in one that could not be read.
 pub(crate) fn read<'a>(
     section: Option<&'a Node>,
+    rows: &'a [Entry],
     registry: &'a dyn Registry,
     complete: bool,
     report: &mut Report,
@@ -109,9 +120,18 @@ pub(crate) fn read<'a>(
             let (name, span, node) = (entry.key.as_str(), entry.span, &entry.value);
             let uses = node.get("uses").and_then(|uses| Some((uses.text()?, uses.span)));
             let kind = uses.and_then(|(uses, at)| kind(uses, at, registry, report));
-            Declared { name, span, node, kind, inputs: Vec::new(), needs: Vec::new(), sound: kind.is_some() }
+            let replaced = rows.iter().find(|rows| rows.key == name).map(|rows| &rows.value);
+            let kind = match (replaced, kind) {
+                (Some(_), Some(kind)) if kind.info().shape == Shape::Source => registry.kind(ROWS),
+                _ => kind,
+            };
+            let replaced = replaced.filter(|_| kind.is_some_and(|kind| kind.info().name == ROWS));
+            Declared { name, span, node, replaced, kind, inputs: Vec::new(), needs: Vec::new(), sound: kind.is_some() }
         })
         .collect();
+    for Entry { key, span, .. } in rows.iter().filter(|_| complete) {
+        check_replaced(key, *span, &stages, registry, report);
+    }
     // The first of that name; another one was reported.
     let mut names = HashMap::new();
     for (index, stage) in stages.iter().enumerate() {
@@ -131,6 +151,20 @@ pub(crate) fn read<'a>(
         }
     }
     stages
+}
+
+/// Whether a test can put rows in place of those of a stage.
+fn check_replaced(name: &str, span: Span, stages: &[Declared<'_>], registry: &dyn Registry, report: &mut Report) {
+    let Some(stage) = stages.iter().find(|stage| stage.name == name) else {
+        let hint = report.suggest(name, stages.iter().map(|stage| stage.name));
+        report.add(Mistake::at(span, format!("unknown stage `{name}`")).maybe_hint(hint));
+        return;
+    };
+    let written = stage.node.get("uses").and_then(Node::text).and_then(|uses| registry.kind(uses));
+    if let Some(info) = written.map(|kind| kind.info()).filter(|info| info.shape != Shape::Source) {
+        let message = format!("stage `{name}` (kind `{}`) is no source: it makes its rows from others", info.name);
+        report.add(Mistake::at(span, message).hint("give the rows of the source that it reads"));
+    }
 }
 
 fn kind<'a>(uses: &str, at: Span, registry: &'a dyn Registry, report: &mut Report) -> Option<&'a dyn Kind> {

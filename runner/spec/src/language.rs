@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     duration::DURATION_PATTERN,
     json_schema::{DEVICE_PATTERN, EXPRESSION_PATTERN, NAME_PATTERN},
+    test_file,
 };
 
 /// The types of parameters.
@@ -26,6 +27,9 @@ pub fn schema(registry: &dyn Registry) -> Value {
     root["$defs"]["stage"]["properties"]["uses"]["oneOf"] = uses.collect();
     let cases: Vec<_> = kinds.iter().map(|kind| case(*kind)).collect();
     root["$defs"]["stage"]["allOf"] = cases.into();
+    if let Some(definitions) = root["$defs"].as_object_mut() {
+        definitions.extend(test_file::definitions());
+    }
     for kind in &kinds {
         let info = kind.info();
         for (name, definition) in info.settings.get("$defs").and_then(Value::as_object).into_iter().flatten() {

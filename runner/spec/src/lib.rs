@@ -36,6 +36,7 @@ mod report;
 mod secret;
 mod source;
 mod template;
+mod test_file;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,10 @@ pub use diagnostic::{Diagnostic, Place, Related};
 pub use language::schema;
 pub use pipeline::{Device, Gate, InputRef, Pipeline, StageDef};
 pub use secret::fill_secrets;
+pub use test_file::{
+    Expect, ExpectedGate, ExpectedMetric, ExpectedNumber, ExpectedRow, ExpectedRows, ExpectedValue, TestCase, TestFile,
+    load_tests, same,
+};
 pub use yaml::MAX_BYTES;
 
 /// Reads and checks a pipeline. Every mistake is reported, not the first; they come in the order of the file.
@@ -70,78 +75,117 @@ pub fn load(
     registry: &dyn Registry,
     resolver: &dyn Resolver,
 ) -> Result<Pipeline, Vec<Diagnostic>> {
-    let (mut report, mut sources) = (Report::default(), Sources::default());
-    let pipeline = match sources.add(path, bytes, yaml::MAX_BYTES) {
-        (_, Ok(())) => read(path, set, registry, resolver, &mut sources, &mut report),
-        (_, Err(mistake)) => {
-            report.add(mistake);
-            None
-        }
-    };
-    match pipeline {
-        Some(mut pipeline) if report.len() == 0 => {
-            let (text, includes) = sources.into_texts();
-            pipeline.text = text;
-            pipeline.includes = includes.collect();
-            Ok(pipeline)
-        }
-        _ => Err(report.into_diagnostics(&sources, set)),
-    }
+    Loader { path, set, test: None, registry, resolver, sources: Sources::default(), report: Report::default() }
+        .load(bytes)
 }
 
-fn read(
+/// Reads and checks a pipeline for one of the tests beside it: with its overrides, its rows in place of those of
+/// sources, and everything that it expects compared with what there is. Stages whose rows are expected are kept.
+///
+/// The case's mistakes have places in the file of tests.
+pub fn load_case(
     path: &str,
-    set: &[(String, String)],
+    bytes: &[u8],
+    tests: &TestFile,
+    case: &TestCase,
     registry: &dyn Registry,
     resolver: &dyn Resolver,
-    sources: &mut Sources,
-    report: &mut Report,
-) -> Option<Pipeline> {
-    let root = match yaml::parse(sources.last()) {
-        Ok(root) => root,
-        Err(mistakes) => {
-            report.extend(mistakes);
+) -> Result<Pipeline, Vec<Diagnostic>> {
+    let (sources, report) = (Sources::default(), Report::default());
+    let loader = Loader { path, set: &case.set, test: Some((tests, case)), registry, resolver, sources, report };
+    let mut pipeline = loader.load(bytes)?;
+    let found = test_file::check(case, &mut pipeline, registry);
+    if found.is_empty() { Ok(pipeline) } else { Err(found) }
+}
+
+/// What a pipeline is read with, and what was found.
+struct Loader<'a> {
+    path: &'a str,
+    set: &'a [(String, String)],
+    test: Option<(&'a TestFile, &'a TestCase)>,
+    registry: &'a dyn Registry,
+    resolver: &'a dyn Resolver,
+    sources: Sources,
+    report: Report,
+}
+
+impl Loader<'_> {
+    fn load(mut self, bytes: &[u8]) -> Result<Pipeline, Vec<Diagnostic>> {
+        let pipeline = match self.sources.add(self.path, bytes, yaml::MAX_BYTES) {
+            (_, Ok(())) => self.read(),
+            (_, Err(mistake)) => {
+                self.report.add(mistake);
+                None
+            }
+        };
+        match pipeline {
+            Some(mut pipeline) if self.report.len() == 0 => {
+                let (text, includes) = self.sources.into_texts();
+                pipeline.text = text;
+                // The file of tests is no part of the pipeline.
+                let tests = self.test.map(|(tests, _)| tests.name());
+                pipeline.includes = includes.filter(|(name, _)| tests != Some(name.as_str())).collect();
+                Ok(pipeline)
+            }
+            _ => Err(self.report.into_diagnostics(&self.sources, self.set)),
+        }
+    }
+
+    fn read(&mut self) -> Option<Pipeline> {
+        let report = &mut self.report;
+        let root = match yaml::parse(self.sources.last()) {
+            Ok(root) => root,
+            Err(mistakes) => {
+                report.extend(mistakes);
+                return None;
+            }
+        };
+        if !matches!(root.data, Data::Map(_)) {
+            let mistake = Mistake::at(root.span, format!("a pipeline is a mapping, found {}", root.noun()));
+            report.add(mistake.hint("begin with `version: 1`, `name:` and `stages:`"));
             return None;
         }
-    };
-    if !matches!(root.data, Data::Map(_)) {
-        let mistake = Mistake::at(root.span, format!("a pipeline is a mapping, found {}", root.noun()));
-        report.add(mistake.hint("begin with `version: 1`, `name:` and `stages:`"));
-        return None;
-    }
-    let language = language::language(root.get("include").is_some());
-    let subject = Subject { key: "key", owner: "", language: true, partial: false };
-    let start = Span::of(root.span.start, root.span.start + 1);
-    Check { root: &language, subject, report }.value(&root, &language, "a pipeline", start);
-    let Joined { root, complete } = include::join(root, path, &language, resolver, sources, report);
+        let language = language::language(root.get("include").is_some());
+        let subject = Subject { key: "key", owner: "", language: true, partial: false };
+        let start = Span::of(root.span.start, root.span.start + 1);
+        Check { root: &language, subject, report }.value(&root, &language, "a pipeline", start);
+        let Joined { root, complete } =
+            include::join(root, self.path, &language, self.resolver, &mut self.sources, report);
+        let mut rows = Vec::new();
+        if let Some((tests, case)) = self.test {
+            let base = tests.add_to(&mut self.sources);
+            rows = tests.rows_of(case, base);
+            report.place_sets(case.set_spans(base));
+        }
 
-    let references = References::new(resolver);
-    let params = Params::read(root.get("params"), set, &references, complete, report);
-    let stages = declare::read(root.get("stages"), registry, complete, report);
-    let order = order::sort(&stages, report);
-    let matrices = Matrices::read(root.get("matrix"), &stages, &order, &params, report);
-    params.report_late(report);
-    let mut binder = Binder {
-        stages: &stages,
-        matrices: &matrices,
-        params: &params,
-        references: &references,
-        instances: Vec::new(),
-        defs: Vec::new(),
-        skipped: Vec::new(),
-    };
-    binder.run(&order, report);
-    let gates = gates::read(root.get("gates"), &binder, report);
-    let name = |key| root.get(key).and_then(Node::text).map(str::to_owned);
-    Some(Pipeline {
-        name: name("name")?,
-        description: name("description"),
-        params: params.values(),
-        stages: binder.defs,
-        skipped: binder.skipped,
-        gates,
-        text: String::new(),
-        includes: BTreeMap::new(),
-        environment: references.variables(),
-    })
+        let references = References::new(self.resolver);
+        let params = Params::read(root.get("params"), self.set, &references, complete, report);
+        let stages = declare::read(root.get("stages"), &rows, self.registry, complete, report);
+        let order = order::sort(&stages, report);
+        let matrices = Matrices::read(root.get("matrix"), &stages, &order, &params, report);
+        params.report_late(report);
+        let mut binder = Binder {
+            stages: &stages,
+            matrices: &matrices,
+            params: &params,
+            references: &references,
+            instances: Vec::new(),
+            defs: Vec::new(),
+            skipped: Vec::new(),
+        };
+        binder.run(&order, report);
+        let gates = gates::read(root.get("gates"), &binder, report);
+        let name = |key| root.get(key).and_then(Node::text).map(str::to_owned);
+        Some(Pipeline {
+            name: name("name")?,
+            description: name("description"),
+            params: params.values(),
+            stages: binder.defs,
+            skipped: binder.skipped,
+            gates,
+            text: String::new(),
+            includes: BTreeMap::new(),
+            environment: references.variables(),
+        })
+    }
 }

@@ -100,11 +100,18 @@ pub(crate) struct Report {
     mistakes: Vec<Mistake>,
     seen: HashSet<Mistake>,
     comparisons: usize,
+    /// Where overrides stand, if that is a file.
+    sets: Vec<Span>,
     /// Mistakes beyond those kept.
     more: usize,
 }
 
 impl Report {
+    /// The overrides stand in a file, at these places.
+    pub(crate) fn place_sets(&mut self, spans: Vec<Span>) {
+        self.sets = spans;
+    }
+
     /// Adds a mistake.
     pub(crate) fn add(&mut self, mistake: Mistake) {
         if self.is_full() {
@@ -146,6 +153,13 @@ impl Report {
 
     /// The diagnostics in the order of the file, overrides first.
     pub(crate) fn into_diagnostics(mut self, sources: &Sources, set: &[(String, String)]) -> Vec<Diagnostic> {
+        for mistake in &mut self.mistakes {
+            if let At::Set(index) = mistake.at
+                && let Some(span) = self.sets.get(index)
+            {
+                mistake.at = At::Text(*span);
+            }
+        }
         self.mistakes.sort_by_key(|mistake| mistake.at);
         let more = self.mistakes.len().saturating_sub(MAX_SHOWN) + self.more;
         let mut places = sources.places();

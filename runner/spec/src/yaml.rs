@@ -91,7 +91,7 @@ impl Node {
     }
 
     /// Moves all places.
-    fn shift(&mut self, by: usize) {
+    pub(crate) fn shift(&mut self, by: usize) {
         self.span = self.span.shift(by);
         match &mut self.data {
             Data::List(items) => items.iter_mut().for_each(|item| item.shift(by)),

@@ -11,7 +11,7 @@ mod toy;
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use runner_contract::Output;
-use runner_spec::{InputRef, Pipeline, load};
+use runner_spec::{Expect, InputRef, Pipeline, load, load_case, load_tests};
 
 fn check(folder: &str, expect_valid: bool) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(folder);
@@ -96,6 +96,65 @@ fn summary(pipeline: &Pipeline) -> String {
         let _ = writeln!(out, "skipped {name}");
     }
     out
+}
+
+/// What a test expects, in a few lines for people.
+fn expected(expect: &Expect) -> String {
+    let mut out = String::new();
+    if let Some((text, _)) = &expect.error {
+        let _ = writeln!(out, "expect error {text}");
+    }
+    for gate in &expect.gates {
+        let _ = writeln!(out, "expect gate {} {}", gate.gate, gate.passed);
+    }
+    for metric in &expect.metrics {
+        let _ = writeln!(out, "expect {} {}", metric.metric, metric.number);
+    }
+    for rows in &expect.rows {
+        let count = rows.count.as_ref().map(|(count, _)| *count);
+        let _ = writeln!(out, "expect rows {} {count:?} {:?}", rows.output, rows.tolerance);
+        for row in &rows.rows {
+            let values: Vec<_> = row.values.iter().map(|value| format!("{}: {}", value.column, value.value)).collect();
+            let _ = writeln!(out, "    {} {values:?} at {}", row.id, row.place);
+        }
+    }
+    out
+}
+
+#[test]
+fn tests_beside_pipelines_are_read_and_compared_with_them() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/tests");
+    let pipeline = fs::read(folder.join("pipeline.yaml")).unwrap();
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.to_str().unwrap().ends_with(".test.yaml"));
+    files.sort();
+    let mut wrong = Vec::new();
+    for path in files {
+        let name = format!("tests/{}", path.file_name().unwrap().to_str().unwrap());
+        let mut found = String::new();
+        let shown = |all: Vec<_>| all.iter().map(|one| format!("{one}\n\n")).collect::<String>();
+        match load_tests(&name, &fs::read(&path).unwrap()) {
+            Err(all) => found.push_str(&shown(all)),
+            Ok(tests) => {
+                for case in &tests.cases {
+                    let _ = writeln!(found, "== {} {:?} {:?}", case.name, case.set, case.limit);
+                    found.push_str(&expected(&case.expect));
+                    match load_case("pipeline.yaml", &pipeline, &tests, case, &toy::toys(), &toy::Shelf) {
+                        Ok(pipeline) => found.push_str(&summary(&pipeline)),
+                        Err(all) => found.push_str(&shown(all)),
+                    }
+                }
+            }
+        }
+        let beside = path.with_extension("expected");
+        let expected = fs::read_to_string(&beside).unwrap_or_default();
+        if found != expected && std::env::var_os("UPDATE_EXPECT").is_some() {
+            fs::write(&beside, &found).unwrap();
+        } else if found != expected {
+            wrong.push(format!("==== {name}: expected\n{expected}\n==== found\n{found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The numbers of the rules in the specification: `4.3`.

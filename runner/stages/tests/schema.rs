@@ -1,7 +1,5 @@
 //! The JSON Schema for editors is that of the kinds there are.
 
-#![expect(clippy::unwrap_used, reason = "a broken test shall fail loudly")]
-
 use std::{fs, path::Path};
 
 use runner_stages::{Services, registry};

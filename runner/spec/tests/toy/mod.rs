@@ -126,6 +126,13 @@ pub(crate) fn toys() -> Toys {
             const { &[out("rows", PortKind::Rows), out("classes", PortKind::Rows)] },
             dataset,
         ),
+        kind::<RowsSettings>(
+            "rows",
+            Shape::Source,
+            &[],
+            const { &[out("rows", PortKind::Rows), out("classes", PortKind::Rows)] },
+            inline_rows,
+        ),
         kind::<TextsSettings>("texts", Shape::Source, &[], OUT, texts),
         kind::<PromptsSettings>("prompts", Shape::Expand, const { &[rows("rows", false)] }, OUT, prompts),
         kind::<EncodeSettings>("encode", Shape::Map, const { &[rows("rows", false), model("model")] }, OUT, encode),
@@ -212,6 +219,46 @@ fn dataset(value: &Value, _: &Inputs) -> Parts {
         ("rows".to_owned(), produced(&[("image", ColumnType::Image), ("label", ColumnType::Label)])),
         ("classes".to_owned(), produced(&[("label", ColumnType::Label), ("name", ColumnType::Text)])),
     ]);
+    Ok((value, BTreeMap::new(), outputs))
+}
+
+/// Settings of `rows`.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RowsSettings {
+    /// The rows.
+    rows: Vec<serde_json::Map<String, Value>>,
+    /// The classes.
+    #[serde(default)]
+    classes: Option<Vec<String>>,
+    /// What columns hold.
+    #[serde(default)]
+    columns: BTreeMap<String, String>,
+}
+
+fn inline_rows(value: &Value, _: &Inputs) -> Parts {
+    let (typed, value) = read::<RowsSettings>(value)?;
+    let kind = |name: &str| match name {
+        "image" => ColumnType::Image,
+        "label" => ColumnType::Label,
+        _ => ColumnType::Text,
+    };
+    let mut problems = Vec::new();
+    for (i, row) in typed.rows.iter().enumerate() {
+        for (name, _) in row.iter().filter(|(name, value)| *name != "label" && !value.is_string()) {
+            let path = ["with", "rows", &i.to_string(), name].map(str::to_owned).to_vec();
+            problems.push(Problem { path, message: format!("`{name}`: expected text"), hint: None });
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let names = typed.rows.first().into_iter().flat_map(|row| row.keys()).filter(|name| *name != "id");
+    let columns: Vec<_> = names.map(|name| (name.as_str(), kind(name))).collect();
+    let mut outputs = one("rows", produced(&columns));
+    if typed.classes.is_some() {
+        outputs.insert("classes".to_owned(), produced(&[("label", ColumnType::Label), ("name", ColumnType::Text)]));
+    }
     Ok((value, BTreeMap::new(), outputs))
 }
 
