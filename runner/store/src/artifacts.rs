@@ -172,10 +172,12 @@ impl Artifacts {
     }
 
     /// Fails with [`StoreError::Vanished`] if one of them is not stored.
-    pub(crate) async fn verify(&self, digests: impl Iterator<Item = Digest>) -> Result<(), StoreError> {
-        let wanted: Vec<_> = digests.collect();
-        let found = self.exists_all(&wanted).await?;
-        let gone: Vec<_> = wanted.into_iter().filter(|digest| !found.contains(digest)).collect();
+    pub(crate) async fn verify(&self, digests: &[Digest]) -> Result<(), StoreError> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        let found = self.exists_all(digests).await?;
+        let gone: Vec<_> = digests.iter().filter(|digest| !found.contains(digest)).copied().collect();
         if gone.is_empty() { Ok(()) } else { Err(StoreError::Vanished(gone)) }
     }
 

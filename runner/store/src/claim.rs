@@ -60,3 +60,8 @@ pub(crate) fn granted<'a>(claims: &'a [Claim], answers: &'a [Claimed]) -> impl I
     let pairs = claims.iter().zip(answers);
     pairs.filter(|(_, answer)| matches!(answer, Claimed::Yours { .. })).map(|(claim, _)| &claim.task)
 }
+
+/// The artifacts that results refer to.
+pub(crate) fn referred(made: &[Entry]) -> Vec<Digest> {
+    made.iter().flat_map(|entry| entry.holds.iter().copied().chain([entry.digest])).collect()
+}

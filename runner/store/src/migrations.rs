@@ -22,3 +22,8 @@ macro_rules! migrations {
 pub(crate) fn sqlite() -> Migrator {
     migrations!("sqlite": 1 "0001_runs_and_artifacts", 2 "0002_wall_time", 3 "0003_leases_and_logs",)
 }
+
+/// Those of PostgreSQL.
+pub(crate) fn postgres() -> Migrator {
+    migrations!("postgres": 1 "0001_records",)
+}

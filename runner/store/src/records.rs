@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use chrono::Utc;
+use chrono::{SubsecRound, Utc};
 use runner_contract::Digest;
 use tokio::sync::OnceCell;
 
@@ -16,6 +16,7 @@ use crate::{
     Artifacts, CancelRequest, Claim, Claimed, Entry, FileRecord, FileStamp, Finish, GateRecord, LiveRun, LogLine,
     Metric, NewRun, Place, RecordsProbe, Run, RunFilter, RunStatus, StageRecord, StoreError, TaskRecord, Time,
     guard::Guard,
+    postgres::Postgres,
     process::{self, Sign},
     sqlite::Sqlite,
 };
@@ -49,6 +50,8 @@ pub struct Records {
 pub(crate) enum Tables {
     /// In a file.
     Sqlite(Sqlite),
+    /// On a server.
+    Postgres(Postgres),
 }
 
 /// A run that somebody has to look after.
@@ -82,6 +85,7 @@ macro_rules! call {
             .call(stringify!($method), move || async move {
                 match &$self.tables {
                     Tables::Sqlite(tables) => tables.$method($($argument),*).await,
+                    Tables::Postgres(tables) => tables.$method($($argument),*).await,
                 }
             })
             .await
@@ -90,14 +94,22 @@ macro_rules! call {
 pub(crate) use call;
 
 impl Records {
-    pub(crate) async fn open_sqlite(place: &Place, artifacts: Artifacts, using: Arc<File>) -> Result<Self, StoreError> {
+    /// Opens the records of a place. Whoever uses its folder holds `using`.
+    pub(crate) async fn open(
+        place: &Place,
+        artifacts: Artifacts,
+        using: Option<Arc<File>>,
+    ) -> Result<Self, StoreError> {
         Ok(Self {
-            tables: Tables::Sqlite(Sqlite::open(&place.folder.join(DATABASE)).await?),
+            tables: match &place.records {
+                Some(url) => Tables::Postgres(Postgres::open(url).await?),
+                None => Tables::Sqlite(Sqlite::open(&place.folder.join(DATABASE)).await?),
+            },
             guard: Guard::new("records"),
             artifacts,
-            own_artifacts: place.artifacts.is_none(),
+            own_artifacts: place.artifacts.is_none() && place.records.is_none(),
             marked: Arc::default(),
-            _using: Some(using),
+            _using: using,
         })
     }
 
@@ -113,6 +125,7 @@ impl Records {
     pub(crate) async fn close(&self) {
         match &self.tables {
             Tables::Sqlite(tables) => tables.close().await,
+            Tables::Postgres(tables) => tables.close().await,
         }
     }
 
@@ -393,8 +406,9 @@ impl Records {
     }
 }
 
+/// The time, as exact as it is recorded.
 pub(crate) fn now() -> Time {
-    Utc::now()
+    Utc::now().trunc_subsecs(3)
 }
 
 /// `20261123-151203-k3f9`. The end is only there to tell apart runs of one second.

@@ -83,7 +83,7 @@ async fn admit(
     connection: &mut SqliteConnection,
     run: &str,
     artifacts: &Artifacts,
-    refers: impl Iterator<Item = Digest>,
+    refers: &[Digest],
 ) -> Result<(), StoreError> {
     let found: Option<(bool, i64, i64)> =
         sqlx::query_as("SELECT r.status = 'running', s.epoch, r.epoch FROM runs AS r, store AS s WHERE r.id = $1")

@@ -48,7 +48,7 @@ impl Sqlite {
         artifacts: &Artifacts,
     ) -> Result<Option<Digest>, StoreError> {
         let mut transaction = self.write().await?;
-        artifacts.verify(checkpoint.into_iter().copied()).await?;
+        artifacts.verify(checkpoint.map(std::slice::from_ref).unwrap_or_default()).await?;
         let old = sqlx::query("DELETE FROM checkpoints WHERE key = $1 RETURNING digest")
             .bind(key.to_string())
             .fetch_optional(&mut *transaction)

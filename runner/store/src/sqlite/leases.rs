@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row, SqliteConnection};
 use super::{ROWS, Sqlite, integer, json, now, rows, runs, stamp};
 use crate::{
     Artifacts, BAD_ROWS_KEPT, Claim, Claimed, Entry, StoreError, TaskRecord,
-    claim::{decide, granted},
+    claim::{decide, granted, referred},
     live::SILENCE,
 };
 
@@ -107,7 +107,7 @@ impl Sqlite {
             return Err(StoreError::GivenUp(run.to_owned()));
         }
         if !same {
-            artifacts.verify(made.iter().flat_map(|entry| entry.holds.iter().copied().chain([entry.digest]))).await?;
+            artifacts.verify(&referred(made)).await?;
         }
         for chunk in tasks.chunks(ROWS) {
             put_tasks(&mut transaction, run, chunk.iter()).await?;

@@ -1,5 +1,6 @@
 //! What belongs to a run: stages, tasks, metrics, files, gates, its log.
 
+use runner_contract::Digest;
 use sqlx::QueryBuilder;
 
 use super::{ROWS, Sqlite, admit, integer, rows, stamp};
@@ -13,7 +14,8 @@ impl Sqlite {
         artifacts: &Artifacts,
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        admit(&mut transaction, run, artifacts, stages.iter().filter_map(|stage| stage.manifest)).await?;
+        let refers: Vec<Digest> = stages.iter().filter_map(|stage| stage.manifest).collect();
+        admit(&mut transaction, run, artifacts, &refers).await?;
         for chunk in stages.chunks(ROWS) {
             let mut query = QueryBuilder::new(
                 "INSERT OR REPLACE INTO stages
@@ -46,7 +48,7 @@ impl Sqlite {
         artifacts: &Artifacts,
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        admit(&mut transaction, run, artifacts, std::iter::empty()).await?;
+        admit(&mut transaction, run, artifacts, &[]).await?;
         for chunk in metrics.chunks(ROWS) {
             let mut query = QueryBuilder::new("INSERT OR REPLACE INTO metrics (run, name, step, value, n, n_bad) ");
             query.push_values(chunk, |mut row, metric| {
@@ -69,7 +71,8 @@ impl Sqlite {
         artifacts: &Artifacts,
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        admit(&mut transaction, run, artifacts, files.iter().map(|file| file.digest)).await?;
+        let refers: Vec<Digest> = files.iter().map(|file| file.digest).collect();
+        admit(&mut transaction, run, artifacts, &refers).await?;
         for chunk in files.chunks(ROWS) {
             let mut query = QueryBuilder::new("INSERT OR REPLACE INTO files (run, stage, name, digest, bytes) ");
             query.push_values(chunk, |mut row, file| {

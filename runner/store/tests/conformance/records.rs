@@ -1,78 +1,16 @@
-//! What is promised of records: they come back as they were, survive a kill, and take many writers.
+//! What was recorded comes back as it was, after reopening too, and takes many writers.
 
-use std::{collections::HashMap, fs, path::Path, time::Instant};
+use std::{collections::HashMap, path::Path, time::Instant};
 
 use runner_contract::Digest;
 use runner_store::{
-    BAD_ROWS_KEPT, BadRow, Entry, FileRecord, FileStamp, Finish, GateRecord, Metric, NewRun, RunStatus, StageRecord,
-    Store, StoreError, TaskRecord, TaskStatus,
+    BAD_ROWS_KEPT, BadRow, Entry, FileRecord, FileStamp, Finish, GateRecord, Metric, RunStatus, StoreError, TaskStatus,
 };
 
-fn new_run() -> NewRun {
-    NewRun {
-        pipeline: "zero-shot-eval".into(),
-        text: "version: 1\n".into(),
-        params: serde_json::json!({"min_top1": 0.97, "templates": ["{}"]}),
-        limit: Some(300),
-        command: vec!["runner".into(), "run".into(), "p.yaml".into()],
-        environment: serde_json::json!({"models": {"mini-clip": "abc"}}),
-        includes: [("shared.yaml".to_owned(), "stages: {}".to_owned())].into(),
-    }
-}
+use crate::bench::{Bench, entry, new_run, stage, succeeded, task};
 
-fn stage(name: &str, position: u32, status: TaskStatus) -> StageRecord {
-    StageRecord {
-        position,
-        name: name.into(),
-        kind: "encode".into(),
-        status,
-        executed: 3,
-        cached: 7,
-        rows: 10_000,
-        bad: 1,
-        seconds: 1.25,
-        wall: 0.75,
-        manifest: Some(Digest::of(b"manifest")),
-        error: None,
-    }
-}
-
-fn task(task: u64, status: TaskStatus) -> TaskRecord {
-    TaskRecord {
-        task,
-        stages: vec!["image".into(), "text[model=b32]".into()],
-        shard: Some(4),
-        attempt: 1,
-        status,
-        rows: 1024,
-        bad: 2,
-        started: None,
-        ended: None,
-        error: None,
-    }
-}
-
-fn entry(key: &[u8]) -> Entry {
-    let bad_rows = vec![BadRow { id: "a/1".into(), reason: "not a picture".into() }];
-    Entry {
-        key: Digest::of(key),
-        digest: Digest::of(b"content"),
-        rows: 10,
-        bytes: 20,
-        bad: 1,
-        bad_rows,
-        holds: vec![Digest::of(b"held")],
-    }
-}
-
-fn succeeded() -> Finish {
-    Finish { status: RunStatus::Succeeded, reason: None, executed: 5, cached: 2, gates: vec![] }
-}
-
-#[tokio::test]
-async fn what_was_recorded_comes_back_after_reopening() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+pub(crate) async fn what_was_recorded_comes_back_after_reopening(bench: Bench) {
+    let store = bench.open().await;
     let records = store.records();
     let live = records.begin(&new_run()).await.unwrap();
     let id = live.id().to_owned();
@@ -110,7 +48,7 @@ async fn what_was_recorded_comes_back_after_reopening() {
     records.finish(live, &finish).await.unwrap();
     drop(store);
 
-    let store = Store::open(folder.path()).await.unwrap();
+    let store = bench.open().await;
     let records = store.records();
     let run = records.run(&id).await.unwrap();
     assert_eq!((run.status, run.executed, run.cached, run.reason), (RunStatus::Succeeded, 5, 2, None));
@@ -135,10 +73,8 @@ async fn what_was_recorded_comes_back_after_reopening() {
     assert_eq!(records.lookup(&[entry(b"k").key]).await.unwrap(), HashMap::new());
 }
 
-#[tokio::test]
-async fn a_run_without_a_process_is_interrupted_and_a_living_one_is_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+pub(crate) async fn a_run_without_a_process_is_interrupted_and_a_living_one_is_not(bench: Bench) {
+    let store = bench.open().await;
     let dead = store.records().begin(&new_run()).await.unwrap();
     let alive = store.records().begin(&new_run()).await.unwrap();
     let (dead_id, alive_id) = (dead.id().to_owned(), alive.id().to_owned());
@@ -149,7 +85,7 @@ async fn a_run_without_a_process_is_interrupted_and_a_living_one_is_not() {
     }
     drop(dead);
 
-    let other = Store::open(folder.path()).await.unwrap();
+    let other = bench.open().await;
     let records = other.records();
     let run = records.run(&dead_id).await.unwrap();
     assert_eq!((run.status, run.reason.as_deref()), (RunStatus::Failed, Some("interrupted")));
@@ -163,10 +99,8 @@ async fn a_run_without_a_process_is_interrupted_and_a_living_one_is_not() {
     assert_eq!(records.run(&alive_id).await.unwrap().status, RunStatus::Succeeded);
 }
 
-#[tokio::test]
-async fn a_run_is_found_by_what_people_type() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+pub(crate) async fn a_run_is_found_by_what_people_type(bench: Bench) {
+    let store = bench.open().await;
     let records = store.records();
     assert!(matches!(records.run("latest").await, Err(StoreError::NoRuns)));
     let first = records.begin(&new_run()).await.unwrap();
@@ -186,10 +120,8 @@ async fn a_run_is_found_by_what_people_type() {
     assert_eq!(shape, "xxxxxxxx-xxxxxx-xxxx");
 }
 
-#[tokio::test]
-async fn only_the_first_bad_rows_are_kept_and_all_are_counted() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+pub(crate) async fn only_the_first_bad_rows_are_kept_and_all_are_counted(bench: Bench) {
+    let store = bench.open().await;
     let live = store.records().begin(&new_run()).await.unwrap();
     let bad_rows = (0..1_000).map(|i| BadRow { id: i.to_string(), reason: "why".into() }).collect();
     let many = Entry { bad: 1_000, bad_rows, ..entry(b"k") };
@@ -198,10 +130,8 @@ async fn only_the_first_bad_rows_are_kept_and_all_are_counted() {
     assert_eq!((kept.bad, kept.bad_rows.len()), (1_000, BAD_ROWS_KEPT));
 }
 
-#[tokio::test]
-async fn ten_thousand_keys_are_looked_up_at_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+pub(crate) async fn ten_thousand_keys_are_looked_up_at_once(bench: Bench) {
+    let store = bench.open().await;
     let live = store.records().begin(&new_run()).await.unwrap();
     let entries: Vec<_> = (0..10_000u32).map(|i| entry(&i.to_le_bytes())).collect();
     let tasks: Vec<_> = (0..10_000).map(|i| task(i, TaskStatus::Done)).collect();
@@ -213,10 +143,8 @@ async fn ten_thousand_keys_are_looked_up_at_once() {
     assert_eq!(store.records().tasks(live.id()).await.unwrap().len(), 10_000);
 }
 
-#[tokio::test]
-async fn a_checkpoint_is_one_value_replaced_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+pub(crate) async fn a_checkpoint_is_one_value_replaced_whole(bench: Bench) {
+    let store = bench.open().await;
     let (records, key) = (store.records(), Digest::of(b"job"));
     let (one, two) = (Digest::of(b"1"), store.artifacts().put(&b"2"[..]).await.unwrap());
     let early = records.set_checkpoint(&key, Some(&one)).await;
@@ -231,10 +159,8 @@ async fn a_checkpoint_is_one_value_replaced_whole() {
     assert_eq!(records.checkpoint(&key).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_file_that_changed_is_not_remembered() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+pub(crate) async fn a_file_that_changed_is_not_remembered(bench: Bench) {
+    let store = bench.open().await;
     let (records, digest) = (store.records(), Digest::of(b"weights"));
     let file = |size, modified| FileStamp { path: "/m/model.safetensors".into(), size, modified };
     records.set_memos(&[(file(10, 1_700_000_000_000_000_001), digest)]).await.unwrap();
@@ -244,15 +170,13 @@ async fn a_file_that_changed_is_not_remembered() {
     assert_eq!(memo(10, 1_700_000_000_000_000_002).await, None);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
-async fn many_open_and_write_at_once() {
-    let folder = tempfile::tempdir().unwrap();
+pub(crate) async fn many_open_and_write_at_once(bench: Bench) {
     let writers: Vec<_> = (0..8u32)
         .map(|writer| {
-            let root = folder.path().join("state");
+            let bench = bench.clone();
             tokio::spawn(async move {
                 // Every writer makes or opens the store itself, as processes do.
-                let store = Store::open(root).await.unwrap();
+                let store = bench.open().await;
                 let live = store.records().begin(&new_run()).await.unwrap();
                 for i in 0..20u32 {
                     let made = entry(&[writer.to_le_bytes(), i.to_le_bytes()].concat());
@@ -265,69 +189,11 @@ async fn many_open_and_write_at_once() {
     for writer in writers {
         writer.await.unwrap();
     }
-    let store = Store::open(folder.path().join("state")).await.unwrap();
+    let store = bench.open().await;
     let runs = store.records().runs(100).await.unwrap();
     assert_eq!(runs.len(), 8);
     assert!(runs.iter().all(|run| run.status == RunStatus::Succeeded));
     for run in runs {
         assert_eq!(store.records().tasks(&run.id).await.unwrap().len(), 20);
     }
-}
-
-// ------------------------------------------------------------------------------------------- folders of other things
-
-async fn refusal(root: &Path) -> String {
-    Store::open(root)
-        .await
-        .map(|_| "opened")
-        .map_or_else(|error| error.to_string(), str::to_owned)
-        .replace(&root.display().to_string(), "STATE")
-}
-
-#[tokio::test]
-async fn a_folder_of_other_things_is_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("thesis.tex"), "").unwrap();
-    assert_eq!(
-        refusal(folder.path()).await,
-        "STATE is not a store: it holds thesis.tex and no locks; name an empty or new folder"
-    );
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    assert!(!Store::exists(folder.path()));
-}
-
-#[tokio::test]
-async fn a_damaged_database_is_said_to_be_damaged() {
-    let folder = tempfile::tempdir().unwrap();
-    Store::open(folder.path()).await.unwrap().close().await;
-    assert!(Store::exists(folder.path()));
-    fs::write(folder.path().join("records.sqlite"), vec![b'?'; 10_000]).unwrap();
-    let message = refusal(folder.path()).await;
-    assert!(message.starts_with("STATE/records.sqlite is damaged: "), "{message}");
-    assert!(message.contains("move it away to begin anew"), "{message}");
-}
-
-#[tokio::test]
-async fn a_newer_database_is_said_to_be_newer() {
-    let folder = tempfile::tempdir().unwrap();
-    drop(Store::open(folder.path()).await.unwrap());
-    let url = format!("sqlite://{}", folder.path().join("records.sqlite").display());
-    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-    sqlx::query("INSERT INTO _sqlx_migrations SELECT 9999, 'later', installed_on, success, checksum, execution_time FROM _sqlx_migrations LIMIT 1")
-        .execute(&pool)
-        .await
-        .unwrap();
-    pool.close().await;
-    assert_eq!(
-        refusal(folder.path()).await,
-        "STATE/records.sqlite was made by a newer version of runner (its migration 9999 is unknown here); update runner"
-    );
-}
-
-#[tokio::test]
-async fn the_store_keeps_itself_out_of_version_control() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("a/b/.runner");
-    drop(Store::open(&root).await.unwrap());
-    assert_eq!(fs::read_to_string(root.join(".gitignore")).unwrap(), "*\n");
 }

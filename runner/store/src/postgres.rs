@@ -1,0 +1,160 @@
+//! The records in PostgreSQL: all of its SQL.
+//!
+//! Who may refer to blobs takes an advisory lock shared, who collects them takes it alone. Rows are locked in the order of their
+//! keys, so nobody waits in a circle. Where nothing is lost with the last moments before a crash of the server (leases, beats),
+//! a commit does not wait for the disk.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use runner_contract::Digest;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row, postgres::PgPoolOptions};
+
+mod cache;
+mod collect;
+mod connect;
+mod leases;
+mod parts;
+mod rows;
+mod runs;
+
+use crate::{Artifacts, StoreError};
+
+/// How long it may take to get a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// What the server shall do with a session: the same limits as ours or less, so that the reason is said, and an end to
+/// transactions whose client is gone.
+const SESSION: &str = "SET statement_timeout = '25s'; SET lock_timeout = '20s'; \
+     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
+
+#[derive(Clone, Debug)]
+pub(crate) struct Postgres {
+    pool: PgPool,
+    /// Begins a transaction that refers to blobs.
+    shared: String,
+    /// The same, which may be lost if the server crashes.
+    light: String,
+    /// Begins a transaction that removes blobs.
+    alone: String,
+}
+
+type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
+
+impl Postgres {
+    /// Connects and brings the tables up to date, one process at a time.
+    pub(crate) async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = connect::options(url)?;
+        let mut connection = connect::connect(&options, url).await?;
+        connect::migrate(&mut connection, &options, url).await?;
+        let id: String = sqlx::query_scalar("SELECT id FROM store")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(|error| connect::in_words(error, &options, url))?;
+        // Nothing depends on how it ends.
+        let _ = connection.close().await;
+        let pool = PgPoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(CONNECT)
+            .idle_timeout(Duration::from_secs(60))
+            // A broken connection fails the call, which is made again.
+            .test_before_acquire(false)
+            .after_connect(|connection, _| Box::pin(async move { session(connection).await }))
+            .connect_lazy_with(options);
+        // Of this store: others may share the database.
+        let lock = i64::from_le_bytes(Digest::of(id.as_bytes()).as_bytes()[..8].try_into().unwrap_or_default());
+        let begin = |how: &str| format!("BEGIN; {how}({lock})");
+        Ok(Self {
+            pool,
+            shared: begin("SELECT pg_advisory_xact_lock_shared"),
+            light: begin("SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock_shared"),
+            alone: begin("SELECT pg_advisory_xact_lock"),
+        })
+    }
+
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Program and version, and how many migrations were applied.
+    pub(crate) async fn version(&self) -> Result<(String, u32), StoreError> {
+        let row = sqlx::query("SELECT current_setting('server_version'), count(*) FROM _sqlx_migrations")
+            .fetch_one(&self.pool)
+            .await?;
+        let (version, migrations): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let version = version.split(' ').next().unwrap_or_default();
+        Ok((format!("PostgreSQL {version}"), u32::try_from(migrations).unwrap_or(0)))
+    }
+
+    /// Writes and takes it back.
+    pub(crate) async fn write_nothing(&self) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("UPDATE store SET epoch = epoch").execute(&mut *transaction).await?;
+        Ok(transaction.rollback().await?)
+    }
+
+    async fn begin(&self, how: &str) -> Result<Transaction, StoreError> {
+        Ok(self.pool.begin_with(AssertSqlSafe(how.to_owned())).await?)
+    }
+}
+
+async fn session(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(SESSION).execute(connection).await?;
+    Ok(())
+}
+
+/// Refuses to write for a run that is not running, and looks whether the artifacts that are to be referred to are still there,
+/// if any were collected since the run began. Nobody collects meanwhile: the transaction shares the lock.
+async fn admit(
+    connection: &mut PgConnection,
+    run: &str,
+    artifacts: &Artifacts,
+    refers: &[Digest],
+) -> Result<(), StoreError> {
+    let found: Option<(bool, bool)> = sqlx::query_as(
+        "SELECT r.status = 'running', s.epoch = r.epoch AND s.epoch % 2 = 0 FROM runs AS r, store AS s
+         WHERE r.id = $1 FOR SHARE OF r",
+    )
+    .bind(run)
+    .fetch_optional(connection)
+    .await?;
+    match found {
+        Some((true, true)) => Ok(()),
+        Some((true, false)) => artifacts.verify(refers).await,
+        _ => Err(StoreError::GivenUp(run.to_owned())),
+    }
+}
+
+/// The last item of each key, in the order of the keys: no statement may write a row twice, and all lock in this order.
+fn by_key<'a, T, K: Ord>(items: impl IntoIterator<Item = &'a T>, key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
+    items.into_iter().map(|item| (key(item), item)).collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+fn texts(digests: impl IntoIterator<Item = Digest>) -> Vec<String> {
+    digests.into_iter().map(|digest| digest.to_string()).collect()
+}
+
+/// PostgreSQL keeps no NUL in texts.
+fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// The same in JSON.
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    // Strings, lists and structs of strings cannot fail to be JSON.
+    without_nul(serde_json::to_value(value).unwrap_or_default())
+}
+
+fn without_nul(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::String(string) if string.contains('\0') => Value::String(text(&string)),
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nul).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(name, value)| (text(&name), without_nul(value))).collect())
+        }
+        other => other,
+    }
+}
+
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

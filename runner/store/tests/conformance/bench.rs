@@ -1,0 +1,139 @@
+//! Places to open stores at, and records to put there.
+
+use std::sync::Arc;
+
+use runner_contract::Digest;
+use runner_store::{
+    BadRow, Claim, Claimed, Entry, Finish, NewRun, Place, RunStatus, StageRecord, Store, TaskRecord, TaskStatus,
+};
+use runner_testbed::Postgres;
+use sqlx::AssertSqlSafe;
+use tempfile::TempDir;
+
+/// An empty place for a store. Goes with the last clone.
+#[derive(Clone)]
+pub(crate) struct Bench {
+    place: Place,
+    postgres: Option<Arc<Postgres>>,
+    _folder: Arc<TempDir>,
+}
+
+impl Bench {
+    /// SQLite and a folder.
+    pub(crate) fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::folder(folder.path().join("state"));
+        Self { place, postgres: None, _folder: Arc::new(folder) }
+    }
+
+    /// PostgreSQL and a folder.
+    pub(crate) fn postgres() -> Self {
+        let mut bench = Self::sqlite();
+        let postgres = Postgres::start();
+        bench.place.records = Some(postgres.url());
+        bench.postgres = Some(Arc::new(postgres));
+        bench
+    }
+
+    /// Opens it as another process would: with connections of its own.
+    pub(crate) async fn open(&self) -> Store {
+        Store::open_at(&self.place).await.unwrap()
+    }
+
+    /// What an administrator does by hand. Both understand the SQL of these tests.
+    pub(crate) async fn sql(&self, statement: &str) {
+        match &self.postgres {
+            Some(postgres) => postgres.execute(statement),
+            None => {
+                let url = format!("sqlite://{}", self.place.folder.join("records.sqlite").display());
+                let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+                sqlx::query(AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+                pool.close().await;
+            }
+        }
+    }
+
+    /// A moment in SQL, so many seconds ago.
+    pub(crate) fn ago(&self, seconds: u64) -> String {
+        match &self.postgres {
+            Some(_) => format!("now() - interval '{seconds} s'"),
+            None => format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{seconds} seconds')"),
+        }
+    }
+
+    /// Makes a run look as if it were on a machine that was last heard of so long ago.
+    pub(crate) async fn far_away(&self, run: &str, seconds: u64) {
+        let beat = self.ago(seconds);
+        self.sql(&format!("UPDATE runs SET process = 'far/away/1/1', beat = {beat} WHERE id = '{run}'")).await;
+    }
+}
+
+pub(crate) fn claim(number: u64, keys: &[&[u8]]) -> Claim {
+    Claim { task: task(number, TaskStatus::Running), keys: keys.iter().map(|key| Digest::of(key)).collect() }
+}
+
+/// Whether the answer was `Yours`.
+pub(crate) fn is_yours(answer: &Claimed) -> bool {
+    matches!(answer, Claimed::Yours { .. })
+}
+
+pub(crate) fn new_run() -> NewRun {
+    NewRun {
+        pipeline: "zero-shot-eval".into(),
+        text: "version: 1\n".into(),
+        params: serde_json::json!({"templates": ["{}"], "min_top1": 0.97}),
+        limit: Some(300),
+        command: vec!["runner".into(), "run".into(), "p.yaml".into()],
+        environment: serde_json::json!({"models": {"mini-clip": "abc"}}),
+        includes: [("shared.yaml".to_owned(), "stages: {}".to_owned())].into(),
+    }
+}
+
+pub(crate) fn stage(name: &str, position: u32, status: TaskStatus) -> StageRecord {
+    StageRecord {
+        position,
+        name: name.into(),
+        kind: "encode".into(),
+        status,
+        executed: 3,
+        cached: 7,
+        rows: 10_000,
+        bad: 1,
+        seconds: 1.25,
+        wall: 0.75,
+        manifest: Some(Digest::of(b"manifest")),
+        error: None,
+    }
+}
+
+pub(crate) fn task(task: u64, status: TaskStatus) -> TaskRecord {
+    TaskRecord {
+        task,
+        stages: vec!["image".into(), "text[model=b32]".into()],
+        shard: Some(4),
+        attempt: 1,
+        status,
+        rows: 1024,
+        bad: 2,
+        started: None,
+        ended: None,
+        error: None,
+    }
+}
+
+pub(crate) fn entry(key: &[u8]) -> Entry {
+    let bad_rows = vec![BadRow { id: "a/1".into(), reason: "not a picture".into() }];
+    Entry {
+        key: Digest::of(key),
+        digest: Digest::of(b"content"),
+        rows: 10,
+        bytes: 20,
+        bad: 1,
+        bad_rows,
+        holds: vec![Digest::of(b"held")],
+    }
+}
+
+pub(crate) fn succeeded() -> Finish {
+    Finish { status: RunStatus::Succeeded, reason: None, executed: 5, cached: 2, gates: vec![] }
+}
