@@ -56,20 +56,18 @@ impl Store {
     /// Fails on a folder of other things, a store of a newer version, or a damaged database, and says which.
     pub async fn open_at(place: &Place) -> Result<Self, StoreError> {
         let root = &place.folder;
-        // One opener at a time uses the folder for the first time, makes tables there and cleans up.
-        let opening = match (&place.records, &place.artifacts) {
-            (Some(_), Some(_)) => None,
-            _ => Some(locks::Opening::start(root).await?),
-        };
+        // One opener at a time uses the folder for the first time, makes tables there and cleans up. A server sees to that itself.
+        let opening = locks::Opening::start(root).await?;
+        let (using, alone) = (opening.using(), opening.alone());
+        let opening = if place.records.is_some() { opening.finish().map(|()| None)? } else { Some(opening) };
         let artifacts = match &place.artifacts {
             Some(place) => Artifacts::open(place).await?.with_cache(&root.join("cache"))?,
             None => Artifacts::local(&root.join("artifacts"))?,
         };
-        let using = opening.as_ref().map(locks::Opening::using);
         let records = Records::open(place, artifacts.clone(), using).await?;
         let interrupted = records.mark_interrupted().await?;
         if let Some(opening) = opening {
-            if interrupted > 0 && opening.alone() && place.records.is_none() && place.artifacts.is_none() {
+            if interrupted > 0 && alone && place.artifacts.is_none() {
                 artifacts.leftovers(chrono::Utc::now(), true).await?;
             }
             opening.finish()?;

@@ -95,11 +95,7 @@ pub(crate) use call;
 
 impl Records {
     /// Opens the records of a place. Whoever uses its folder holds `using`.
-    pub(crate) async fn open(
-        place: &Place,
-        artifacts: Artifacts,
-        using: Option<Arc<File>>,
-    ) -> Result<Self, StoreError> {
+    pub(crate) async fn open(place: &Place, artifacts: Artifacts, using: Arc<File>) -> Result<Self, StoreError> {
         Ok(Self {
             tables: match &place.records {
                 Some(url) => Tables::Postgres(Postgres::open(url).await?),
@@ -109,7 +105,7 @@ impl Records {
             artifacts,
             own_artifacts: place.artifacts.is_none() && place.records.is_none(),
             marked: Arc::default(),
-            _using: using,
+            _using: Some(using),
         })
     }
 
