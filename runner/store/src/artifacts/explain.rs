@@ -85,6 +85,7 @@ impl Named {
             _ if said.contains("Missing SecretAccessKey") => {
                 "an access key without its secret; set AWS_SECRET_ACCESS_KEY".into()
             }
+            _ if said.contains("corrupt message") => "the server does not speak TLS; is the endpoint http://?".into(),
             _ if said.contains("certificate") || said.contains("invalid peer") => {
                 format!("the server's certificate is not accepted: {}", last_line(said))
             }

@@ -46,6 +46,16 @@ async fn a_wrong_setting_is_named() {
     );
 }
 
+/// An endpoint with the wrong scheme: nothing is sent in the clear, and nobody waits for long.
+#[tokio::test]
+async fn a_server_without_tls_is_told() {
+    let s3 = S3::start();
+    let endpoint = s3.endpoint().replace("http:", "https:");
+    let message = message(&s3, None, &[("endpoint", &endpoint)]).await;
+    assert!(message.contains("opening: the server does not speak TLS; is the endpoint http://?"), "{message}");
+    assert!(s3.faults().take_seen().is_empty());
+}
+
 #[tokio::test]
 async fn what_the_server_refuses_is_explained() {
     for (fault, expected) in [
