@@ -50,6 +50,9 @@ impl<'a> Check<'a> {
     fn descend(&mut self, node: &Node, schema: &Value, name: &str, place: Span, depth: usize) {
         let go_on = depth < MAX_DEPTH && !self.report.is_full();
         let Some(schema) = resolve(self.root, schema).as_object().filter(|_| go_on) else { return };
+        if matches!(node.data, Data::Broken) {
+            return;
+        }
         if let Data::Text(text) = &node.data
             && self.subject.language
             && is_template(text)
@@ -82,7 +85,7 @@ impl<'a> Check<'a> {
             Data::Text(text) => self.text(node.span, text, schema, name),
             Data::List(items) => self.list(node, items, schema, name, depth),
             Data::Map(entries) => self.map(entries, schema, name, place, depth),
-            Data::Null | Data::Boolean(_) => {}
+            Data::Null | Data::Boolean(_) | Data::Broken => {}
         }
     }
 

@@ -243,7 +243,7 @@ pub(crate) fn noun(value: &Value) -> &'static str {
 }
 
 /// At most 24 characters of a text, for messages.
-fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     let mut short: String = text.chars().take(24).collect();
     if short.len() < text.len() {
         short.push('…');

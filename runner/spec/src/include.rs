@@ -1,6 +1,6 @@
 //! Joins the stages and parameters of the files that a pipeline includes with its own.
 
-use std::collections::{HashMap, hash_map::Entry as MapEntry};
+use std::collections::HashMap;
 
 use runner_contract::Resolver;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::{
     report::{Mistake, Report, Span},
     source::Sources,
     template::is_template,
-    yaml::{self, Data, Entry, Node},
+    yaml::{self, Data, Entry, Node, Parsed},
 };
 
 /// Files that include each other in a row.
@@ -127,18 +127,18 @@ impl Reader<'_> {
                 None => params.push(entry.clone()),
             }
         }
-        for entry in root.get("stages").map(Node::entries).unwrap_or_default() {
-            match self.names.entry(entry.key.clone()) {
-                MapEntry::Occupied(first) => {
-                    let message = format!("stage `{}` was declared already", entry.key);
-                    let mistake = Mistake::at(entry.span, message).also(*first.get(), "declared first here");
-                    self.report.add(mistake.hint("rename one of them"));
-                }
-                MapEntry::Vacant(place) => {
-                    place.insert(entry.span);
-                }
+        let stages = root.get("stages").map(Node::entries).unwrap_or_default();
+        for entry in stages {
+            // The same name twice in one file is a duplicate key, and was reported.
+            if let Some(&first) = self.names.get(&entry.key) {
+                let message = format!("stage `{}` was declared already", entry.key);
+                let mistake = Mistake::at(entry.span, message).also(first, "declared first here");
+                self.report.add(mistake.hint("rename one of them"));
             }
             self.stages.push(entry.clone());
+        }
+        for entry in stages {
+            self.names.entry(entry.key.clone()).or_insert(entry.span);
         }
         params
     }
@@ -208,13 +208,15 @@ impl Reader<'_> {
             self.fail(mistake, true);
             return None;
         }
-        let (root, values) = match yaml::parse_part(self.sources.last(), base, yaml::MAX_NODES - self.values) {
+        let most = yaml::MAX_NODES.saturating_sub(self.values);
+        let Parsed { root, values, mistakes } = match yaml::parse_part(self.sources.last(), base, most) {
             Ok(parsed) => parsed,
-            Err(mistakes) => {
-                mistakes.into_iter().for_each(|mistake| self.fail(mistake, true));
+            Err(mistake) => {
+                self.fail(mistake, true);
                 return None;
             }
         };
+        self.report.extend(mistakes);
         self.values += values;
         if !matches!(root.data, Data::Map(_)) {
             let mistake = Mistake::at(root.span, format!("an included file is a mapping, found {}", root.noun()));

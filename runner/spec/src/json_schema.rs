@@ -74,6 +74,7 @@ pub(crate) fn tag_of(root: &Value, branches: &[&Value]) -> Option<String> {
 pub(crate) fn fits(node: &Node, schema: &Map<String, Value>) -> bool {
     let fits = |name: &str| match &node.data {
         Data::Null => name == "null",
+        Data::Broken => true,
         Data::Boolean(_) => name == "boolean",
         Data::Number(number) => name == "number" || name == "integer" && !number.is_f64(),
         Data::Text(text) => name == "string" && (is_template(text) || !is_expression(schema)),

@@ -33,8 +33,10 @@ mod params;
 mod pipeline;
 mod reference;
 mod report;
+mod scalar;
 mod secret;
 mod source;
+mod syntax;
 mod template;
 mod test_file;
 mod yaml;
@@ -51,7 +53,7 @@ use crate::{
     params::{Params, References},
     report::{Mistake, Report, Span},
     source::Sources,
-    yaml::{Data, Node},
+    yaml::{Data, Node, Parsed},
 };
 
 pub use diagnostic::{Diagnostic, Place, Related};
@@ -134,9 +136,12 @@ impl Loader<'_> {
     fn read(&mut self) -> Option<Pipeline> {
         let report = &mut self.report;
         let root = match yaml::parse(self.sources.last()) {
-            Ok(root) => root,
-            Err(mistakes) => {
+            Ok(Parsed { root, mistakes, .. }) => {
                 report.extend(mistakes);
+                root
+            }
+            Err(mistake) => {
+                report.add(mistake);
                 return None;
             }
         };

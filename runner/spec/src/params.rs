@@ -12,7 +12,7 @@ use crate::{
     expression::{Fault, Stop},
     language,
     report::{At, Mistake, Report},
-    yaml::{self, Node},
+    yaml::{self, Data, Node, Parsed},
 };
 
 /// Answers of the resolver, each asked for once.
@@ -119,7 +119,7 @@ impl<'a> Params<'a> {
                 (None, Some(node)) => {
                     let value = node.to_json();
                     let fits = right_type(kind, &value) && (kind != "choice" || values.contains(&value));
-                    if !fits && kind == "choice" && !values.is_empty() {
+                    if !fits && kind == "choice" && !values.is_empty() && !matches!(node.data, Data::Broken) {
                         let mistake = Mistake::at(node.span, format!("the default is none of {}", listed(&values)));
                         report.add(mistake.hint("add it to `values:`, or choose one of them"));
                     }
@@ -244,8 +244,10 @@ fn typed(kind: &str, text: &str, values: &[Value]) -> Result<Value, Fault> {
                 }
             })
         }
-        "list" if text.trim_start().starts_with('[') => match yaml::parse(text).map(|node| node.to_json()) {
-            Ok(list @ Value::Array(_)) => Ok(list),
+        "list" if text.trim_start().starts_with('[') => match yaml::parse(text) {
+            Ok(Parsed { root, mistakes, .. }) if mistakes.is_empty() && matches!(root.data, Data::List(_)) => {
+                Ok(root.to_json())
+            }
             _ => Err(expected("a list").hint("write `--set 'NAME=[\"one\", \"two\"]'`")),
         },
         "list" if text.trim().is_empty() => Ok(Value::Array(Vec::new())),

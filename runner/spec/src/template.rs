@@ -143,6 +143,7 @@ pub(crate) fn substitute(node: &Node, scope: &impl Scope, report: &mut Report) -
             }
             Data::Map(kept)
         }
+        Data::Broken => return (None, Quality::Poisoned),
         data => data.clone(),
     };
     (Some(Node { span, data }), quality)

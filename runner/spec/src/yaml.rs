@@ -1,15 +1,21 @@
-//! YAML text as a tree whose every value knows where it stands. The only module that knows the YAML crates.
+//! YAML text as a tree whose every value knows where it stands. The only module that knows the YAML parser.
 //!
-//! Two parsers share the work. `saphyr-parser` reports events with places: it gives the tree its shape and its spans,
-//! and the limits, tags, anchors and duplicate keys are judged on it. Only a text that passed goes to `serde_yaml`,
-//! which decides what each scalar *is* (`1`, `true`, `~`, `"1"`); its values are laid over the tree node by node.
+//! `saphyr-parser` reports events with places. The limits, tags, anchors and duplicate keys are judged on them while the
+//! tree is built; what a scalar without quotes *is* (`1`, `true`, `~`) says `scalar`.
 
-use std::collections::{HashMap, HashSet, hash_map::Entry as MapEntry};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet, hash_map::Entry as MapEntry},
+};
 
-use saphyr_parser::{Event, Parser, ScanError, StrInput};
+use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 use serde_json::{Map, Number, Value};
 
-use crate::report::{Mistake, Span};
+use crate::{
+    expression::shorten,
+    report::{Mistake, Span},
+    scalar, syntax,
+};
 
 /// Bytes that a pipeline may have, with all that it includes.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -20,6 +26,8 @@ pub(crate) const MAX_NODES: usize = 40_000;
 /// Brackets, braces and commas. The event parser reads a bracketed value to its end before it reports the first event
 /// (it might be a key), so the values cannot be counted early enough.
 const MAX_BRACKETS: usize = 50_000;
+/// Control characters that are reported.
+const MAX_CONTROL: usize = 20;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -43,6 +51,8 @@ pub(crate) enum Data {
     Text(String),
     /// A list
     List(Vec<Node>),
+    /// Something that could not be read; reported
+    Broken,
     /// A mapping, in the order of the file, keys unique
     Map(Vec<Entry>),
 }
@@ -79,7 +89,7 @@ impl Node {
     /// The value without its places.
     pub(crate) fn to_json(&self) -> Value {
         match &self.data {
-            Data::Null => Value::Null,
+            Data::Null | Data::Broken => Value::Null,
             Data::Boolean(value) => Value::Bool(*value),
             Data::Number(value) => Value::Number(value.clone()),
             Data::Text(value) => Value::String(value.clone()),
@@ -123,7 +133,7 @@ impl Node {
     /// What it is, for messages: `a list`.
     pub(crate) fn noun(&self) -> &'static str {
         match &self.data {
-            Data::Null => "nothing",
+            Data::Null | Data::Broken => "nothing",
             Data::Boolean(_) => "a boolean",
             Data::Number(number) if number.is_f64() => "a number",
             Data::Number(_) => "an integer",
@@ -134,51 +144,59 @@ impl Node {
     }
 }
 
-/// Reads a text of one YAML document.
-pub(crate) fn parse(text: &str) -> Result<Node, Vec<Mistake>> {
-    document(text, MAX_NODES).map(|(node, _)| node)
+/// A text that was read: the tree, the number of its values, and mistakes that did not keep it from being read.
+pub(crate) struct Parsed {
+    pub(crate) root: Node,
+    pub(crate) values: usize,
+    pub(crate) mistakes: Vec<Mistake>,
 }
 
-/// Reads a text whose first character stands at `base`, of at most so many values; and counts them.
-pub(crate) fn parse_part(text: &str, base: usize, most: usize) -> Result<(Node, usize), Vec<Mistake>> {
+/// Reads a text of one YAML document. The error is why that cannot be done.
+pub(crate) fn parse(text: &str) -> Result<Parsed, Mistake> {
+    parse_part(text, 0, MAX_NODES)
+}
+
+/// Reads a text whose first character stands at `base`, of at most so many values.
+pub(crate) fn parse_part(text: &str, base: usize, most: usize) -> Result<Parsed, Mistake> {
     match document(text, most) {
-        Ok((mut node, values)) => {
-            if base > 0 {
-                node.shift(base);
-            }
-            Ok((node, values))
+        Ok(mut parsed) if base > 0 => {
+            parsed.root.shift(base);
+            parsed.mistakes.iter_mut().for_each(|mistake| mistake.shift(base));
+            Ok(parsed)
         }
-        Err(mut mistakes) => {
-            mistakes.iter_mut().for_each(|mistake| mistake.shift(base));
-            Err(mistakes)
+        Ok(parsed) => Ok(parsed),
+        Err(mut mistake) => {
+            mistake.shift(base);
+            Err(mistake)
         }
     }
 }
 
-fn document(text: &str, most: usize) -> Result<(Node, usize), Vec<Mistake>> {
-    if let Some((at, c)) = text.chars().enumerate().find(|(_, c)| c.is_control() && !"\t\n\r\u{85}".contains(*c)) {
+fn document(text: &str, most: usize) -> Result<Parsed, Mistake> {
+    let mut builder = Builder { most, ..Builder::default() };
+    let forbidden = |c: char| c.is_control() && !"\t\n\r\u{85}".contains(c);
+    for (at, c) in text.chars().enumerate().filter(|(_, c)| forbidden(*c)).take(MAX_CONTROL) {
         let message = format!("the control character U+{:04X}, which YAML text cannot hold", u32::from(c));
-        return Err(vec![
-            Mistake::at(Span::of(at, at + 1), message).hint("write it as an escape in double quotes: `\\x1b`"),
-        ]);
+        let mistake = Mistake::at(Span::of(at, at + 1), message);
+        builder.mistakes.push(mistake.hint("remove it, or write it as an escape in double quotes: `\\x1b`"));
     }
     if let Some((at, _)) = text.chars().enumerate().filter(|(_, c)| "[]{},".contains(*c)).nth(MAX_BRACKETS) {
-        return Err(vec![Mistake::at(Span::of(at, at + 1), format!("more than {MAX_BRACKETS} brackets and commas"))]);
+        return Err(Mistake::at(Span::of(at, at + 1), format!("more than {MAX_BRACKETS} brackets and commas")));
     }
-    let mut builder = Builder { most, ..Builder::default() };
-    let mut node = builder.document(text).map_err(|mistake| vec![mistake])?;
-    if !builder.mistakes.is_empty() {
-        return Err(builder.mistakes);
-    }
-    let value = serde_yaml::from_str(text).map_err(|error| vec![value_mistake(&error)])?;
-    let mut mistakes = Vec::new();
-    lay_over(&mut node, value, &mut mistakes);
-    if mistakes.is_empty() { Ok((node, builder.nodes)) } else { Err(mistakes) }
+    let clean = if builder.mistakes.is_empty() {
+        Cow::Borrowed(text)
+    } else {
+        // The rest of the text is read as if there were spaces.
+        Cow::Owned(text.replace(forbidden, " "))
+    };
+    // The parser would take white space behind the last line for a line of a text block.
+    let root = builder.document(clean.trim_end_matches([' ', '\t']))?;
+    Ok(Parsed { root, values: builder.nodes, mistakes: builder.mistakes })
 }
 
 // ------------------------------------------------------------------------------------------------- shape and places
 
-/// Makes the tree from events; scalars are all text until `serde_yaml` has spoken.
+/// Makes the tree from events.
 #[derive(Default)]
 struct Builder {
     /// What does not keep the tree from being built.
@@ -198,9 +216,16 @@ struct Open {
     /// Values made before it was opened.
     before: usize,
     /// The key that waits for its value, in a mapping.
-    key: Option<(String, Span)>,
+    key: Option<Key>,
     /// The keys seen, in a mapping.
     seen: HashMap<String, Span>,
+}
+
+/// A key that waits for its value.
+enum Key {
+    Good(String, Span),
+    /// It cannot be one, which was reported; its value goes with it.
+    Bad,
 }
 
 impl Builder {
@@ -210,7 +235,7 @@ impl Builder {
         let mut root = None;
         let mut documents = 0;
         while let Some(event) = parser.next_event() {
-            let (event, span) = event.map_err(|error| syntax_mistake(&error, text))?;
+            let (event, span) = event.map_err(|error| syntax::mistake(&error, text))?;
             let span = Span::of(span.start.index(), span.end.index());
             let (node, anchor) = match event {
                 Event::Nothing | Event::StreamStart | Event::DocumentEnd => continue,
@@ -218,15 +243,24 @@ impl Builder {
                 Event::DocumentStart(_) => {
                     documents += 1;
                     if documents > 1 {
-                        return Err(Mistake::at(span, "a second document: a file holds one pipeline")
-                            .hint("remove the `---`, or split the file"));
+                        let mistake = Mistake::at(span, "a second document: a file holds one");
+                        self.mistakes.push(mistake.hint("remove the `---`, or split the file"));
+                        break;
                     }
                     continue;
                 }
                 Event::Alias(anchor) => (self.alias(anchor, span)?, 0),
-                Event::Scalar(value, _, anchor, tag) => {
+                Event::Scalar(value, style, anchor, tag) => {
                     self.tag(tag.is_some(), span);
-                    (Node { span, data: Data::Text(value.into_owned()) }, anchor)
+                    let is_key = open.last().is_some_and(Open::wants_key);
+                    let data = if tag.is_some() {
+                        Data::Broken
+                    } else if is_key || style != ScalarStyle::Plain {
+                        Data::Text(value.into_owned())
+                    } else {
+                        self.plain(value.into_owned(), span)
+                    };
+                    (Node { span, data }, anchor)
                 }
                 Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) if open.len() >= MAX_DEPTH => {
                     let _ = (anchor, tag);
@@ -262,7 +296,7 @@ impl Builder {
                 None => root = Some(node),
             }
         }
-        Ok(root.unwrap_or(Node { span: Span::default(), data: Data::Text(String::new()) }))
+        Ok(root.unwrap_or(Node { span: Span::default(), data: Data::Null }))
     }
 
     fn tag(&mut self, present: bool, span: Span) {
@@ -272,6 +306,14 @@ impl Builder {
                     .hint("quote text that begins with `!`"),
             );
         }
+    }
+
+    fn plain(&mut self, text: String, span: Span) -> Data {
+        let shown: String = text.chars().take(40).collect();
+        scalar::resolve(text).unwrap_or_else(|| {
+            self.mistakes.push(Mistake::at(span, format!("`{shown}` is not a finite number")));
+            Data::Broken
+        })
     }
 
     fn count(&mut self, more: usize, span: Span) -> Result<(), Mistake> {
@@ -295,101 +337,55 @@ impl Open {
         Self { node, anchor, before, key: None, seen: HashMap::new() }
     }
 
+    /// Whether a key comes next.
+    fn wants_key(&self) -> bool {
+        matches!(self.node.data, Data::Map(_)) && self.key.is_none()
+    }
+
     /// Takes the next child: an item, a key or the value of the key before.
     fn add(&mut self, child: Node, mistakes: &mut Vec<Mistake>) {
         match &mut self.node.data {
             Data::List(items) => items.push(child),
             Data::Map(entries) => match self.key.take() {
-                Some((key, span)) => {
+                Some(Key::Good(key, span)) => {
                     // A value that is not written has no place of its own.
-                    let written = child.span.start < child.span.end || child.text() != Some("");
+                    let written = child.span.start < child.span.end || !matches!(child.data, Data::Null);
                     let value = if written { child } else { Node { span, ..child } };
                     entries.push(Entry { key, span, value });
                 }
-                None => {
-                    let span = child.span;
-                    let Data::Text(key) = child.data else {
-                        mistakes.push(Mistake::at(span, format!("a key must be plain text, not {}", child.noun())));
-                        self.key = Some((String::new(), span));
-                        return;
-                    };
-                    match self.seen.entry(key.clone()) {
-                        MapEntry::Occupied(first) => mistakes.push(
-                            Mistake::at(span, format!("duplicate key `{key}`"))
-                                .also(*first.get(), "stands first here")
-                                .hint("each key stands once in a mapping; remove or rename one of them"),
-                        ),
-                        MapEntry::Vacant(place) => {
-                            place.insert(span);
-                        }
-                    }
-                    self.key = Some((key, span));
-                }
+                Some(Key::Bad) => {}
+                None => self.key = Some(key(child, &mut self.seen, mistakes)),
             },
             _ => {}
         }
     }
 }
 
-/// What the first parser could not read.
-fn syntax_mistake(error: &ScanError, text: &str) -> Mistake {
-    let at = error.marker();
-    let mistake = Mistake::at(Span::of(at.index(), at.index() + 1), format!("not valid YAML: {}", error.info()));
-    let line = text.lines().nth(at.line().saturating_sub(1)).unwrap_or_default();
-    let indentation = line.len() - line.trim_start().len();
-    if line[..indentation].contains('\t') {
-        return Mistake { message: "a tab in the indentation".to_owned(), ..mistake }.hint("indent with spaces");
-    }
-    if error.info().contains("mapping values are not allowed") {
-        return mistake.hint("quote text that contains `: `, and check the indentation");
-    }
-    mistake
-}
-
-/// What the second parser could not read, after the first could.
-fn value_mistake(error: &serde_yaml::Error) -> Mistake {
-    let at = error.location().map_or(0, |location| location.index());
-    Mistake::at(Span::of(at, at + 1), format!("not valid YAML: {error}"))
-}
-
-// ------------------------------------------------------------------------------------------------------------ values
-
-/// Puts what `serde_yaml` read into a tree of the same shape.
-fn lay_over(node: &mut Node, value: serde_yaml::Value, mistakes: &mut Vec<Mistake>) {
-    use serde_yaml::Value as Yaml;
-    match (&mut node.data, value) {
-        (Data::List(items), Yaml::Sequence(values)) if items.len() == values.len() => {
-            for (item, value) in items.iter_mut().zip(values) {
-                lay_over(item, value, mistakes);
-            }
+/// Reads a key.
+fn key(node: Node, seen: &mut HashMap<String, Span>, mistakes: &mut Vec<Mistake>) -> Key {
+    let span = node.span;
+    let Data::Text(key) = node.data else {
+        if !matches!(node.data, Data::Broken) {
+            mistakes.push(Mistake::at(span, format!("a key must be plain text, not {}", node.noun())));
         }
-        (Data::Map(entries), Yaml::Mapping(values)) if entries.len() == values.len() => {
-            for (entry, (_, value)) in entries.iter_mut().zip(values) {
-                lay_over(&mut entry.value, value, mistakes);
-            }
-        }
-        (data @ Data::Text(_), Yaml::Null) => *data = Data::Null,
-        (data @ Data::Text(_), Yaml::Bool(value)) => *data = Data::Boolean(value),
-        (data @ Data::Text(_), Yaml::String(value)) => *data = Data::Text(value),
-        (data @ Data::Text(_), Yaml::Number(value)) => match json_number(&value) {
-            Some(number) => *data = Data::Number(number),
-            None => mistakes.push(Mistake::at(node.span, format!("`{value}` is not a finite number"))),
-        },
-        _ => mistakes.push(
-            Mistake::at(node.span, "this can be read in two ways")
-                .hint("quote the text, or write the list or mapping with brackets"),
+        return Key::Bad;
+    };
+    if key == "<<" {
+        let mistake = Mistake::at(span, "a merge key (`<<`): merge keys are not part of the language");
+        mistakes.push(mistake.hint("write the keys out, or let an alias be the whole value: `with: *NAME`"));
+        return Key::Bad;
+    }
+    match seen.entry(key.clone()) {
+        MapEntry::Occupied(first) => mistakes.push(
+            Mistake::at(span, format!("duplicate key `{}`", shorten(&key)))
+                .also(*first.get(), "stands first here")
+                .hint("each key stands once in a mapping; remove or rename one of them"),
         ),
+        MapEntry::Vacant(place) => {
+            place.insert(span);
+        }
     }
-}
-
-fn json_number(value: &serde_yaml::Number) -> Option<Number> {
-    if let Some(value) = value.as_i64() {
-        return Some(value.into());
-    }
-    if let Some(value) = value.as_u64() {
-        return Some(value.into());
-    }
-    value.as_f64().and_then(Number::from_f64)
+    Key::Good(key, span)
 }
 
 /// The distinct texts of a list, for checks of uniqueness.
@@ -397,3 +393,6 @@ pub(crate) fn repeated(items: &[Node]) -> Option<&Node> {
     let mut seen = HashSet::new();
     items.iter().find(|item| !seen.insert(item.to_json().to_string()))
 }
+
+#[cfg(test)]
+mod tests;

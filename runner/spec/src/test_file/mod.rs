@@ -14,7 +14,7 @@ use crate::{
     diagnostic::{Diagnostic, Place},
     report::{Mistake, Report, Span},
     source::Sources,
-    yaml::{self, Data, Entry, Node},
+    yaml::{self, Data, Entry, Node, Parsed},
 };
 
 pub(crate) use check::check;
@@ -86,9 +86,12 @@ pub fn load_tests(path: &str, bytes: &[u8]) -> Result<TestFile, Vec<Diagnostic>>
 
 fn parse(sources: &Sources, report: &mut Report) -> Option<(Option<String>, Vec<TestCase>)> {
     let root = match yaml::parse(sources.last()) {
-        Ok(root) => root,
-        Err(mistakes) => {
+        Ok(Parsed { root, mistakes, .. }) => {
             report.extend(mistakes);
+            root
+        }
+        Err(mistake) => {
+            report.add(mistake);
             return None;
         }
     };
