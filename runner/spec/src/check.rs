@@ -117,6 +117,10 @@ impl<'a> Check<'a> {
         };
         let one_of = if words.len() == 1 { "" } else { "one of " };
         let hint = self.report.suggest(&plain(&value), words.iter().filter_map(|word| word.as_str()));
+        let hint = hint.or_else(|| match words {
+            [only] => Some(format!("write `{}`", plain(only))),
+            _ => None,
+        });
         let mistake = Mistake::at(node.span, format!("`{name}`: expected {one_of}{list}, found {found}"));
         self.report.add(mistake.maybe_hint(hint));
     }
@@ -163,7 +167,9 @@ impl<'a> Check<'a> {
             Some(choices(root, schema))
         };
         let Some(value) = node.get(tag) else {
-            return self.add(place, format!("{} needs the {} `{tag}`", quoted(name), self.subject.key));
+            let mistake = Mistake::at(place, format!("{} needs the {} `{tag}`", quoted(name), self.subject.key));
+            let words: Vec<_> = branches.iter().filter_map(|branch| words(branch)).flatten().map(plain).collect();
+            return self.report.add(mistake.hint(format!("add `{tag}:`, one of {}", words.join(", "))));
         };
         let found = value.to_json();
         if let Some(branch) = branches.iter().find(|branch| words(branch).is_some_and(|words| words.contains(&&found)))
@@ -175,6 +181,10 @@ impl<'a> Check<'a> {
     }
 
     fn wrong_type(&mut self, node: &Node, schemas: &[&Value], name: &str) {
+        let is_name_of = |schema: &&Value| schema.get("pattern").and_then(Value::as_str) == Some(NAME_PATTERN);
+        if matches!(node.data, Data::Number(_) | Data::Boolean(_)) && schemas.iter().any(is_name_of) {
+            return self.report.add(not_a_name(node.span, &node.to_json().to_string()));
+        }
         let mut wanted: Vec<_> = schemas.iter().flat_map(|schema| wanted(self.root, schema)).collect();
         wanted.dedup();
         wanted.retain(|word| !word.is_empty());
@@ -198,11 +208,19 @@ impl<'a> Check<'a> {
                 Some("remove the quotes".to_owned())
             }
             Data::Number(number) if wants("a duration") => Some(duration::hint_for(number)),
-            Data::Number(_) | Data::Boolean(_) if wants("text") => Some("put it in quotes".to_owned()),
+            Data::Text(text) if wants("a boolean") && text.parse::<bool>().is_ok() => {
+                Some("remove the quotes".to_owned())
+            }
+            Data::Number(number) if wants("a boolean") && matches!(number.as_u64(), Some(0 | 1)) => {
+                Some(format!("write `{}`", number.as_u64() == Some(1)))
+            }
+            Data::Number(_) | Data::Boolean(_) if wants("text") => {
+                Some(format!("put it in quotes: `\"{}\"`", node.to_json()))
+            }
             Data::Number(_) | Data::Boolean(_) | Data::Text(_) if wanted.iter().any(|w| w.starts_with("a list")) => {
                 Some(format!("write `[{}]`", node.to_json()))
             }
-            _ => None,
+            _ => example(node, schemas),
         };
         self.report.add(mistake.maybe_hint(hint));
     }
@@ -280,7 +298,14 @@ impl<'a> Check<'a> {
             } else if let Some(schema) = properties.and_then(|properties| properties.get(key)) {
                 self.descend(value, schema, key, *span, depth + 1);
             } else if others == Some(&Value::Bool(false)) {
-                meant.extend(self.unknown_key(key, *span, properties));
+                let known = self.unknown_key(key, *span, properties);
+                meant.extend(known);
+                // Its value is checked as that of the key that was meant.
+                if let Some(known) = known.filter(|known| entries.iter().all(|entry| entry.key != *known))
+                    && let Some(schema) = properties.and_then(|properties| properties.get(known))
+                {
+                    self.descend(value, schema, known, *span, depth + 1);
+                }
             } else if let Some(schema) = others {
                 self.descend(value, schema, key, *span, depth + 1);
             }
@@ -294,7 +319,21 @@ impl<'a> Check<'a> {
             if !meant.contains(&key) && !entries.iter().any(|entry| entry.key == key) {
                 let summary = properties.and_then(|all| all.get(key)?.get("description")?.as_str());
                 let mistake = Mistake::at(place, format!("{} needs the {} `{key}`", quoted(name), self.subject.key));
-                self.report.add(mistake.maybe_hint(summary.map(|summary| format!("add `{key}:` ({})", line(summary)))));
+                self.report.add(mistake.maybe_hint(self.what_to_add(key, properties, summary)));
+            }
+        }
+    }
+
+    /// What a missing key could be: its choices, or what it is for.
+    fn what_to_add(&self, key: &str, properties: Option<&Map<String, Value>>, summary: Option<&str>) -> Option<String> {
+        let schema = properties.and_then(|all| all.get(key)).map(|schema| resolve(self.root, schema));
+        let words = schema.and_then(Value::as_object).map(|schema| choices(self.root, schema)).unwrap_or_default();
+        match words.as_slice() {
+            [] => summary.map(|summary| format!("add `{key}:` ({})", line(summary))),
+            [word] => Some(format!("add `{key}: {}`", plain(word))),
+            words => {
+                let words: Vec<_> = words.iter().map(|word| format!("`{}`", plain(word))).collect();
+                Some(format!("add `{key}:`, one of {}", words.join(", ")))
             }
         }
     }
@@ -336,9 +375,39 @@ fn items_word(count: u64) -> &'static str {
     if count == 1 { "item" } else { "items" }
 }
 
-/// The first line of a description, without its full stop.
+/// A mapping to write instead of something else.
+fn example(node: &Node, schemas: &[&Value]) -> Option<String> {
+    let required = schemas.iter().find_map(|schema| schema.get("required")?.as_array()?.first()?.as_str())?;
+    let value = match &node.data {
+        Data::Text(text) if text.chars().count() <= 40 => text.clone(),
+        Data::Number(_) | Data::Boolean(_) => node.to_json().to_string(),
+        _ => String::new(),
+    };
+    Some(match (required, value.is_empty()) {
+        ("uses", false) if is_name(&value) => format!("write `{{uses: {value}}}`"),
+        ("uses", _) => "write `{uses: KIND}`".to_owned(),
+        ("type", false) => {
+            let kind = match &node.data {
+                Data::Number(number) if number.is_f64() => "number",
+                Data::Number(_) => "integer",
+                Data::Boolean(_) => "boolean",
+                _ => "string",
+            };
+            format!("write `{{type: {kind}, default: {value}}}`")
+        }
+        ("type", true) => "write `{type: string}`".to_owned(),
+        ("metric", false) if matches!(node.data, Data::Number(_)) => {
+            format!("write `{{metric: STAGE.METRIC, min: {value}}}`")
+        }
+        ("metric", _) => "write `{metric: STAGE.METRIC, min: NUMBER}`".to_owned(),
+        _ => return None,
+    })
+}
+
+/// The first sentence of a description, without its full stop.
 fn line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default().trim_end_matches('.')
+    let line = text.lines().next().unwrap_or_default();
+    line.split(". ").next().unwrap_or_default().trim_end_matches('.')
 }
 
 /// Whether two scalars have one type.

@@ -1,6 +1,6 @@
 //! The stages as the file declares them: kinds looked up, references resolved to stages and ports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use runner_contract::{InputPort, Kind, PortKind, Registry, Shape};
 
@@ -111,6 +111,9 @@ pub(crate) fn read<'a>(
     complete: bool,
     report: &mut Report,
 ) -> Vec<Declared<'a>> {
+    // What has a name that is none is there all the same.
+    let badly_named: HashSet<_> =
+        section.map(Node::entries).unwrap_or_default().iter().map(|e| e.key.as_str()).filter(|k| !is_name(k)).collect();
     let mut stages: Vec<_> = section
         .map(Node::entries)
         .unwrap_or_default()
@@ -142,7 +145,7 @@ pub(crate) fn read<'a>(
         else {
             continue;
         };
-        let mut linker = Linker { stages: &stages, names: &names, complete, report, index };
+        let mut linker = Linker { stages: &stages, names: &names, badly_named: &badly_named, complete, report, index };
         let (inputs, complete) = linker.inputs(node.get("inputs"), kind);
         let needs = linker.needs(node.get("needs"));
         if let Some(stage) = stages.get_mut(index) {
@@ -179,10 +182,20 @@ fn kind<'a>(uses: &str, at: Span, registry: &'a dyn Registry, report: &mut Repor
     kind
 }
 
+/// The stage that was meant, or those that there are.
+pub(crate) fn stage_hint(name: &str, stages: &[Declared<'_>], report: &mut Report) -> String {
+    report.suggest(name, stages.iter().map(|stage| stage.name)).unwrap_or_else(|| {
+        let more = if stages.len() > 12 { ", …" } else { "" };
+        let names: Vec<_> = stages.iter().take(12).map(|stage| stage.name).collect();
+        format!("the stages are {}{more}", names.join(", "))
+    })
+}
+
 /// Resolves the references of one stage.
 struct Linker<'s, 'a, 'r> {
     stages: &'s [Declared<'a>],
     names: &'s HashMap<&'a str, usize>,
+    badly_named: &'s HashSet<&'a str>,
     /// No file is missing in which other stages may be declared.
     complete: bool,
     report: &'r mut Report,
@@ -329,7 +342,11 @@ impl<'a> Linker<'_, 'a, '_> {
                 word(output.kind)
             );
             let hint = better.map(|better| format!("write `{}.{}`", upstream.name, better.name));
-            self.report.add(Mistake::at(span, message).maybe_hint(hint));
+            let hint = hint.unwrap_or_else(|| match port.kind {
+                PortKind::Model => "name a model, such as `builtin:mini-clip`, or a stage that makes one".to_owned(),
+                PortKind::Rows | PortKind::Whole => "name a stage that gives rows".to_owned(),
+            });
+            self.report.add(Mistake::at(span, message).hint(hint));
             return Origin::Broken;
         }
         Origin::Stage(link, Some(output.name))
@@ -356,6 +373,9 @@ impl<'a> Linker<'_, 'a, '_> {
 
     /// The stage that a reference names, and what stands behind it.
     fn link(&mut self, text: &'a str, span: Span) -> Option<(Link<'a>, Option<&'a str>)> {
+        if self.badly_named.contains(text) {
+            return None;
+        }
         let Some(Reference { stage, pins, rest }) = Reference::parse(text) else {
             let message = if text.is_empty() {
                 "an empty reference".to_owned()
@@ -370,8 +390,8 @@ impl<'a> Linker<'_, 'a, '_> {
             return Some((Link { stage, pins, span }, rest));
         }
         if self.complete {
-            let hint = self.report.suggest(stage, self.stages.iter().map(|stage| stage.name));
-            self.report.add(Mistake::at(span, format!("unknown stage `{stage}`")).maybe_hint(hint));
+            let hint = stage_hint(stage, self.stages, self.report);
+            self.report.add(Mistake::at(span, format!("unknown stage `{stage}`")).hint(hint));
         }
         None
     }

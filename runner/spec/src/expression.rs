@@ -134,8 +134,8 @@ impl Expression {
             return Ok(expression);
         }
         let fault = Fault::new(format!("unexpected `{}` in an expression", shorten(reader.rest))).focus(reader.rest);
-        Err(match reader.rest.strip_prefix('=') {
-            Some(_) => fault.hint("equality is `==`"),
+        Err(match operator_meant(reader.rest) {
+            Some(hint) => fault.hint(hint),
             None => fault,
         })
     }
@@ -373,18 +373,42 @@ impl<'a> Reader<'a> {
                 let fault = fault(format!("unknown context `{}` in an expression", shorten(context)));
                 Err(match meant(context) {
                     Some(meant) => fault.hint(format!("did you mean `{meant}.{}`?", shorten(name))),
-                    None => fault.hint("there are `params.NAME`, `matrix.KEY`, `env.NAME` and `secrets.NAME`"),
+                    None => fault.hint(
+                        "there are `params.NAME`, `matrix.KEY`, `env.NAME` and `secrets.NAME`; what stages make is not known \
+                         before the run, but `gates:` hold conditions on metrics",
+                    ),
                 })
             }
             None => {
                 let fault = fault(format!("unknown name `{}` in an expression", shorten(text)));
-                Err(match meant(text) {
-                    Some(meant) => fault.hint(format!("write `{meant}.NAME`")),
-                    None => fault.hint(format!("a parameter is `params.{0}`, text is `'{0}'`", shorten(text))),
+                Err(match (meant(text), self.rest.trim_start().starts_with('(')) {
+                    _ if text == "not" => fault.hint("negation is `!`"),
+                    _ if matches!(text, "yes" | "on" | "True" | "TRUE") => fault.hint("write `true`"),
+                    _ if matches!(text, "no" | "off" | "False" | "FALSE") => fault.hint("write `false`"),
+                    (_, true) => fault.hint("there are no functions in expressions"),
+                    (Some(meant), _) => fault.hint(format!("write `{meant}.NAME`")),
+                    (None, _) => fault.hint(format!("a parameter is `params.{0}`, text is `'{0}'`", shorten(text))),
                 })
             }
         }
     }
+}
+
+/// What to write instead of an operator of another language.
+fn operator_meant(rest: &str) -> Option<&'static str> {
+    let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    Some(match (word.to_ascii_lowercase().as_str(), rest.chars().next()?) {
+        ("and", _) | (_, '&') => "both is `&&`",
+        ("or", _) | (_, '|') => "either is `||`",
+        ("not", _) => "negation is `!`",
+        ("in" | "contains" | "matches", _) => "there are `==`, `!=`, `<`, `<=`, `>` and `>=`",
+        (_, '=') => "equality is `==`",
+        (_, '+' | '-' | '*' | '/' | '%') => "there is no arithmetic in expressions",
+        (_, '?' | ':') => "there is no choice in expressions: make two stages with `when:`",
+        (_, '(') => "there are no functions in expressions",
+        (_, '[') => "write `params.NAME` for a value by its name",
+        _ => return None,
+    })
 }
 
 /// The context that was meant by a word that is none.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     bind::{Binder, Instance},
-    declare::Link,
+    declare::{Link, stage_hint},
     expression::noun,
     pipeline::Gate,
     reference::{Reference, instance_name},
@@ -94,8 +94,8 @@ fn target<'a>(text: &'a str, span: Span, binder: &Binder<'_>, report: &mut Repor
     };
     let Some(position) = binder.stages.iter().position(|declared| declared.name == stage) else {
         if binder.params.complete {
-            let hint = report.suggest(stage, binder.stages.iter().map(|stage| stage.name));
-            report.add(Mistake::at(span, format!("unknown stage `{stage}`")).maybe_hint(hint));
+            let hint = stage_hint(stage, binder.stages, report);
+            report.add(Mistake::at(span, format!("unknown stage `{stage}`")).hint(hint));
         }
         return None;
     };

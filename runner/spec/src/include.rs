@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     check::{Check, Subject},
+    repair,
     report::{Mistake, Report, Span},
     source::Sources,
     template::is_template,
@@ -168,11 +169,17 @@ impl Reader<'_> {
             self.fail(Mistake::at(span, message), self.items == MAX_ITEMS + 1);
             return None;
         }
+        if path.contains("://") {
+            self.fail(Mistake::at(span, "only files can be included, not addresses"), true);
+            return None;
+        }
         let (name, bytes) = match self.resolver.include(from, path) {
             Ok(file) => file,
             Err(message) => {
-                let folder = from.rsplit_once('/').map_or("the folder of this file", |(folder, _)| folder);
-                let hint = format!("the path is relative to {folder}");
+                let hint = match from.rsplit_once('/') {
+                    Some((folder, _)) => format!("the path is relative to the folder of this file, `{folder}`"),
+                    None => "the path is relative to the folder of this file".to_owned(),
+                };
                 self.fail(Mistake::at(span, message).hint(hint), true);
                 return None;
             }
@@ -209,7 +216,7 @@ impl Reader<'_> {
             return None;
         }
         let most = yaml::MAX_NODES.saturating_sub(self.values);
-        let Parsed { root, values, mistakes } = match yaml::parse_part(self.sources.last(), base, most) {
+        let Parsed { mut root, values, mistakes } = match yaml::parse_part(self.sources.last(), base, most) {
             Ok(parsed) => parsed,
             Err(mistake) => {
                 self.fail(mistake, true);
@@ -229,6 +236,7 @@ impl Reader<'_> {
             let mut check = Check { root: self.language, subject, report: self.report };
             check.value(&root, schema, "an included file", start);
         }
+        repair::repair(&mut root, self.language);
         self.open.push(key.clone());
         let params = self.contents(&root, &name);
         self.open.pop();

@@ -97,6 +97,7 @@ pub(crate) fn wanted(root: &Value, schema: &Value) -> Vec<String> {
             "boolean" => "a boolean",
             "integer" => "an integer",
             "number" => "a number",
+            "string" if schema.get("title").is_some_and(|title| title == "an expression") => "an expression",
             "string" => match schema.get("pattern").and_then(Value::as_str) {
                 Some(EXPRESSION_PATTERN) => "",
                 Some(DURATION_PATTERN) => "a duration",

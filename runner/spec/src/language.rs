@@ -126,7 +126,7 @@ pub(crate) fn language(includes: bool) -> Value {
                     "matrix": {"$ref": "#/$defs/matrix", "description": "Fans out this stage and what depends on it."},
                     "when": {
                         "description": "Whether the stage takes part: a boolean or an expression.",
-                        "anyOf": [{"type": "boolean"}, {"type": "string"}, {"$ref": "#/$defs/expression"}],
+                        "anyOf": [{"type": "boolean"}, {"type": "string", "title": "an expression"}, {"$ref": "#/$defs/expression"}],
                     },
                     "keep": or_expression(json!({"type": "boolean"}), "Store the results even where recomputing them is cheap."),
                     "cache": or_expression(json!({"type": "boolean"}), "Whether results come from and go to the cache; true unless said otherwise."),

@@ -32,6 +32,7 @@ mod order;
 mod params;
 mod pipeline;
 mod reference;
+mod repair;
 mod report;
 mod scalar;
 mod secret;
@@ -39,6 +40,7 @@ mod source;
 mod syntax;
 mod template;
 mod test_file;
+mod words;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -135,7 +137,7 @@ impl Loader<'_> {
 
     fn read(&mut self) -> Option<Pipeline> {
         let report = &mut self.report;
-        let root = match yaml::parse(self.sources.last()) {
+        let mut root = match yaml::parse(self.sources.last()) {
             Ok(Parsed { root, mistakes, .. }) => {
                 report.extend(mistakes);
                 root
@@ -146,14 +148,20 @@ impl Loader<'_> {
             }
         };
         if !matches!(root.data, Data::Map(_)) {
-            let mistake = Mistake::at(root.span, format!("a pipeline is a mapping, found {}", root.noun()));
-            report.add(mistake.hint("begin with `version: 1`, `name:` and `stages:`"));
+            let empty = self.sources.last().trim().is_empty();
+            let found = if empty { "the file is empty".to_owned() } else { root.noun().to_owned() };
+            let message = if empty { found } else { format!("a pipeline is a mapping, found {found}") };
+            report.add(Mistake::at(root.span, message).hint("begin with `version: 1`, `name:` and `stages:`"));
             return None;
         }
         let language = language::language(root.get("include").is_some());
         let subject = Subject { key: "key", owner: "", language: true, partial: false };
         let start = Span::of(root.span.start, root.span.start + 1);
+        let before = report.len();
         Check { root: &language, subject, report }.value(&root, &language, "a pipeline", start);
+        if report.len() > before {
+            repair::repair(&mut root, &language);
+        }
         let Joined { root, complete } =
             include::join(root, self.path, &language, self.resolver, &mut self.sources, report);
         let mut rows = Vec::new();
@@ -178,8 +186,11 @@ impl Loader<'_> {
             defs: Vec::new(),
             skipped: Vec::new(),
         };
-        binder.run(&order, report);
-        let gates = gates::read(root.get("gates"), &binder, report);
+        let mut gates = Vec::new();
+        if !matrices.full {
+            binder.run(&order, report);
+            gates = gates::read(root.get("gates"), &binder, report);
+        }
         let name = |key| root.get(key).and_then(Node::text).map(str::to_owned);
         Some(Pipeline {
             name: name("name")?,

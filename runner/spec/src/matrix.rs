@@ -28,6 +28,8 @@ pub(crate) struct Matrices<'a> {
     pub(crate) of: Vec<Vec<usize>>,
     /// By stage: it, or what it reads, has axes that are wrong.
     pub(crate) broken: Vec<bool>,
+    /// There are too many instances to look at each.
+    pub(crate) full: bool,
 }
 
 impl<'a> Matrices<'a> {
@@ -48,8 +50,8 @@ impl<'a> Matrices<'a> {
             declare(stage.node.get("matrix"), Some(index), &mut axes, params, report);
             own.push((first..axes.len()).collect());
         }
-        let mut all = Self { axes, of: vec![Vec::new(); stages.len()], broken: vec![false; stages.len()] };
-        let (mut total, mut full) = (0, false);
+        let mut all = Self { axes, of: vec![Vec::new(); stages.len()], broken: vec![false; stages.len()], full: false };
+        let mut total = 0;
         for (rank, &index) in order.positions.iter().enumerate() {
             let Some(stage) = stages.get(index) else { continue };
             let own = own.get(index).map(Vec::as_slice).unwrap_or_default();
@@ -57,14 +59,11 @@ impl<'a> Matrices<'a> {
             all.gather(stages, index, own, shared, report);
             total += all.count(index, stage, report);
             if total > MAX_TOTAL {
-                // Said once; the others count as broken without a word.
-                if !std::mem::replace(&mut full, true) {
-                    let message = format!("more than {MAX_TOTAL} stages, with matrices fanned out");
-                    let mistake = Mistake::at(stage.span, message);
-                    report.add(mistake.hint("take values out of a `matrix:`, or split the pipeline"));
-                }
-                all.broken[index] = true;
-                all.of[index].clear();
+                let message = format!("more than {MAX_TOTAL} stages, with matrices fanned out");
+                let mistake = Mistake::at(stage.span, message);
+                report.add(mistake.hint("take values out of a `matrix:`, or split the pipeline"));
+                all.full = true;
+                return all;
             }
         }
         for axis in all.axes.iter().filter(|axis| !axis.used && params.complete) {

@@ -5,14 +5,13 @@ use std::collections::HashSet;
 use crate::{
     diagnostic::{Diagnostic, Place, Related},
     source::Sources,
+    words,
 };
 
 /// Diagnostics returned at most; a note counts the rest.
 const MAX_SHOWN: usize = 100;
 /// Mistakes after which the search for more ends, so that a hostile text costs little.
 const MAX_KEPT: usize = 1_000;
-/// Comparisons made for "did you mean", so that many misspelt names among many names cost nothing.
-const MAX_COMPARISONS: usize = 10_000;
 
 /// A stretch of the text, in characters from its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,7 +147,7 @@ impl Report {
 
     /// The candidate nearest to a word, if one is near.
     pub(crate) fn nearest<'a>(&mut self, word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-        nearest(word, candidates, &mut self.comparisons)
+        words::nearest(word, candidates, &mut self.comparisons)
     }
 
     /// The diagnostics in the order of the file, overrides first.
@@ -189,29 +188,4 @@ impl Report {
         }
         all
     }
-}
-
-/// The candidate nearest to a word, if it is near enough to be meant.
-fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>, comparisons: &mut usize) -> Option<&'a str> {
-    let length = word.chars().count();
-    if length > 64 {
-        return None;
-    }
-    let allowed = 1 + usize::from(length > 3) + usize::from(length > 8);
-    let word = word.to_lowercase();
-    let mut best = None;
-    for candidate in candidates {
-        if candidate.len().abs_diff(word.len()) > 2 * allowed {
-            continue;
-        }
-        *comparisons += 1;
-        if *comparisons > MAX_COMPARISONS {
-            break;
-        }
-        let distance = strsim::osa_distance(&word, &candidate.to_lowercase());
-        if distance <= allowed && distance < length && best.is_none_or(|(least, _)| distance < least) {
-            best = Some((distance, candidate));
-        }
-    }
-    best.map(|(_, candidate)| candidate)
 }

@@ -95,6 +95,13 @@ pub(crate) fn mistake(error: &ScanError, text: &str) -> Mistake {
     {
         let close = if open == '{' { '}' } else { ']' };
         let opened = Span::of(from, from + 1);
+        // `[${{ x }}]`: the innermost brackets are those of the expression.
+        let inner: String = text.chars().skip(from.saturating_sub(2)).take(3).collect();
+        if inner == "${{" || inner.ends_with("${") {
+            let start = from - if inner == "${{" { 2 } else { 1 };
+            let mistake = Mistake::at(Span::of(start, start + 3), "an expression inside brackets stands in quotes");
+            return mistake.hint("write `\"${{ … }}\"`");
+        }
         if before.same_line(from) && at < text.chars().count() {
             let mistake = Mistake::at(here, format!("expected `,` or `{close}`")).also(opened, "opened here");
             return mistake.hint("close the brackets, or quote text with brackets, braces or commas in it");

@@ -95,7 +95,12 @@ impl Node {
             Data::Text(value) => Value::String(value.clone()),
             Data::List(items) => items.iter().map(Self::to_json).collect(),
             Data::Map(entries) => {
-                Value::Object(entries.iter().map(|e| (e.key.clone(), e.value.to_json())).collect::<Map<_, _>>())
+                let mut map = Map::new();
+                for entry in entries {
+                    // Of a key that stands twice the first counts.
+                    map.entry(&entry.key).or_insert_with(|| entry.value.to_json());
+                }
+                Value::Object(map)
             }
         }
     }
@@ -219,6 +224,8 @@ struct Open {
     key: Option<Key>,
     /// The keys seen, in a mapping.
     seen: HashMap<String, Span>,
+    /// What merge keys bring, in a mapping.
+    merged: Vec<Entry>,
 }
 
 /// A key that waits for its value.
@@ -226,6 +233,8 @@ enum Key {
     Good(String, Span),
     /// It cannot be one, which was reported; its value goes with it.
     Bad,
+    /// `<<`, which was reported; its value is merged all the same, so that nothing is missed.
+    Merge,
 }
 
 impl Builder {
@@ -251,7 +260,7 @@ impl Builder {
                 }
                 Event::Alias(anchor) => (self.alias(anchor, span)?, 0),
                 Event::Scalar(value, style, anchor, tag) => {
-                    self.tag(tag.is_some(), span);
+                    self.tag(tag.is_some(), span, text);
                     let is_key = open.last().is_some_and(Open::wants_key);
                     let data = if tag.is_some() {
                         Data::Broken
@@ -267,17 +276,21 @@ impl Builder {
                     return Err(Mistake::at(span, format!("nested more than {MAX_DEPTH} levels deep")));
                 }
                 Event::SequenceStart(anchor, tag) => {
-                    self.tag(tag.is_some(), span);
+                    self.tag(tag.is_some(), span, text);
                     open.push(Open::new(Node { span, data: Data::List(Vec::new()) }, anchor, self.nodes));
                     continue;
                 }
                 Event::MappingStart(anchor, tag) => {
-                    self.tag(tag.is_some(), span);
+                    self.tag(tag.is_some(), span, text);
                     open.push(Open::new(Node { span, data: Data::Map(Vec::new()) }, anchor, self.nodes));
                     continue;
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
                     let Some(mut done) = open.pop() else { continue };
+                    if let Data::Map(entries) = &mut done.node.data {
+                        let merged = std::mem::take(&mut done.merged);
+                        entries.extend(merged.into_iter().filter(|entry| !done.seen.contains_key(&entry.key)));
+                    }
                     done.node.span.end = span.end.max(done.node.span.start + 1);
                     if done.anchor > 0 {
                         // The copy kept for aliases counts as well, so that nothing grows beyond the limit.
@@ -299,11 +312,13 @@ impl Builder {
         Ok(root.unwrap_or(Node { span: Span::default(), data: Data::Null }))
     }
 
-    fn tag(&mut self, present: bool, span: Span) {
+    fn tag(&mut self, present: bool, span: Span, text: &str) {
         if present {
+            let line = text.chars().skip(span.start).take_while(|c| !"\n\r".contains(*c));
+            let written: String = line.take(span.end - span.start).collect();
             self.mistakes.push(
                 Mistake::at(span, "a YAML tag: tags are not part of the language")
-                    .hint("quote text that begins with `!`"),
+                    .hint(format!("quote text that begins with `!`: `\"{}\"`", shorten(&written))),
             );
         }
     }
@@ -334,7 +349,7 @@ impl Builder {
 
 impl Open {
     fn new(node: Node, anchor: usize, before: usize) -> Self {
-        Self { node, anchor, before, key: None, seen: HashMap::new() }
+        Self { node, anchor, before, key: None, seen: HashMap::new(), merged: Vec::new() }
     }
 
     /// Whether a key comes next.
@@ -354,6 +369,14 @@ impl Open {
                     entries.push(Entry { key, span, value });
                 }
                 Some(Key::Bad) => {}
+                Some(Key::Merge) => {
+                    let parts = if let Data::List(parts) = child.data { parts } else { vec![child] };
+                    for part in parts {
+                        if let Data::Map(more) = part.data {
+                            self.merged.extend(more);
+                        }
+                    }
+                }
                 None => self.key = Some(key(child, &mut self.seen, mistakes)),
             },
             _ => {}
@@ -373,7 +396,7 @@ fn key(node: Node, seen: &mut HashMap<String, Span>, mistakes: &mut Vec<Mistake>
     if key == "<<" {
         let mistake = Mistake::at(span, "a merge key (`<<`): merge keys are not part of the language");
         mistakes.push(mistake.hint("write the keys out, or let an alias be the whole value: `with: *NAME`"));
-        return Key::Bad;
+        return Key::Merge;
     }
     match seen.entry(key.clone()) {
         MapEntry::Occupied(first) => mistakes.push(

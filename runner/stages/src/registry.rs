@@ -80,7 +80,7 @@ fn secret(name: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Str
 fn include(folder: &Path, from: &str, path: &str) -> Result<(String, Vec<u8>), String> {
     let beside = Path::new(from).parent().unwrap_or(Path::new(""));
     let path = clean(&beside.join(path));
-    let name = path.display().to_string();
+    let name = if path.as_os_str().is_empty() { ".".to_owned() } else { path.display().to_string() };
     let cannot = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("there is no file `{name}`"),
         io::ErrorKind::PermissionDenied => format!("`{name}` may not be read"),
