@@ -155,10 +155,10 @@ fn shortest_circle<'a>(graph: &Graph<'a>, set: &BTreeSet<usize>) -> Option<Vec<&
                 circle.reverse();
                 return Some(circle);
             }
-            if !came.contains_key(&link.stage) {
-                came.insert(link.stage, (at, link));
+            came.entry(link.stage).or_insert_with(|| {
                 queue.push_back(link.stage);
-            }
+                (at, link)
+            });
         }
     }
     None
