@@ -119,10 +119,8 @@ impl Store {
             done.entries = decision.evicted.len() as u64;
             done.blobs = decision.blobs;
         } else {
-            if let Some(before) = before {
-                let runs = &found.old_runs;
-                call!(records.remove_runs(runs, before))?;
-            }
+            let runs = &found.old_runs;
+            call!(records.prune(runs, before))?;
             for keys in decision.evicted.chunks(BATCH) {
                 let since = decision.unused_since;
                 done.entries += call!(records.evict(keys, since))?;
@@ -223,6 +221,8 @@ fn holds(entry: &Held) -> HashSet<Digest> {
 async fn sweep(records: &Records, blobs: &[(Digest, u64)]) -> Result<Vec<(Digest, u64)>, StoreError> {
     let mut removed = Vec::new();
     if blobs.is_empty() {
+        // A collector may have been killed. One that lives begins anew.
+        call!(records.settle(None))?;
         return Ok(removed);
     }
     let mut epoch = call!(records.unsettle())?;
@@ -238,6 +238,6 @@ async fn sweep(records: &Records, blobs: &[(Digest, u64)]) -> Result<Vec<(Digest
         };
         removed.extend(batch.iter().filter(|(digest, _)| gone.contains(digest)));
     }
-    call!(records.settle(epoch))?;
+    call!(records.settle(Some(epoch)))?;
     Ok(removed)
 }

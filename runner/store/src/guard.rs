@@ -13,6 +13,8 @@ use crate::StoreError;
 pub(crate) const CALL: Duration = Duration::from_secs(30);
 /// How long a store may be out of reach before a call fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The pause before the second attempt; each that follows is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -64,11 +66,25 @@ pub(crate) struct Guard {
     pub(crate) patience: Duration,
     /// Asked before and after each attempt.
     pub(crate) faults: Option<Faults>,
+    /// What is out of reach if it is out of reach, for messages.
+    pub(crate) place: Option<Arc<str>>,
+    /// What to do before another try after one that had no answer.
+    pub(crate) after_silence: Option<Hook>,
+}
+
+/// Something to do.
+#[derive(Clone)]
+pub(crate) struct Hook(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 impl Guard {
     pub(crate) fn new(store: &'static str) -> Self {
-        Self { store, limit: CALL, patience: PATIENCE, faults: None }
+        Self { store, limit: CALL, patience: PATIENCE, faults: None, place: None, after_silence: None }
     }
 
     /// Makes a call, again after a pause as long as the store is out of reach. It must be one that may happen twice.
@@ -77,16 +93,31 @@ impl Guard {
         F: Future<Output = Result<T, StoreError>>,
     {
         let begun = Instant::now();
-        let mut pause = Duration::from_millis(20);
+        let mut pause = FIRST_PAUSE;
         loop {
-            match self.attempt(name, &call).await {
-                Err(error) if error.is_transient() && begun.elapsed() + pause < self.patience => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+            let error = match self.attempt(name, &call).await {
+                Err(error) if error.is_transient() => error,
                 result => return result,
+            };
+            if let (StoreError::TimedOut { .. }, Some(Hook(hook))) = (&error, &self.after_silence) {
+                hook();
             }
+            if begun.elapsed() + pause >= self.patience {
+                return Err(self.gives_up(error, begun.elapsed()));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Names what is out of reach.
+    fn gives_up(&self, error: StoreError, after: Duration) -> StoreError {
+        let (Some(place), StoreError::Sql(error)) = (&self.place, &error) else { return error };
+        let reason = match error {
+            sqlx::Error::PoolTimedOut => "no connection".to_owned(),
+            error => error.to_string(),
+        };
+        StoreError::Unavailable { store: self.store, reason: format!("{place} for {} s: {reason}", after.as_secs()) }
     }
 
     /// Makes a call once.
@@ -111,5 +142,50 @@ impl Guard {
             store: self.store,
             reason: format!("a test lets `{name}` fail {when} its effect"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_without_an_answer_ends_and_is_made_again() {
+        let (calls, silences) = (AtomicU32::new(0), Arc::new(AtomicU32::new(0)));
+        let count = silences.clone();
+        let hook = Hook(Arc::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        }));
+        let guard = Guard { limit: Duration::from_millis(30), after_silence: Some(hook), ..Guard::new("records") };
+        let answer = guard
+            .call("commit", async || match calls.fetch_add(1, Ordering::Relaxed) {
+                0 | 1 => std::future::pending().await,
+                _ => Ok(7),
+            })
+            .await;
+        assert_eq!(answer.unwrap(), 7);
+        assert_eq!(silences.load(Ordering::Relaxed), 2, "its connections are given up");
+    }
+
+    #[tokio::test]
+    async fn patience_ends() {
+        let never = || async { Err::<(), _>(StoreError::Sql(sqlx::Error::PoolTimedOut)) };
+        let place = Some("no answer from postgres://host/db".into());
+        let guard = Guard { place, patience: Duration::from_millis(100), ..Guard::new("records") };
+        let error = guard.call("commit", never).await.unwrap_err();
+        assert_eq!(error.to_string(), "records: no answer from postgres://host/db for 0 s: no connection");
+    }
+
+    #[tokio::test]
+    async fn what_will_not_change_is_not_tried_again() {
+        let calls = AtomicU32::new(0);
+        let refused = || async {
+            calls.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(StoreError::NoRuns)
+        };
+        assert!(matches!(Guard::new("records").call("runs", refused).await, Err(StoreError::NoRuns)));
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
     }
 }

@@ -96,6 +96,14 @@ impl Store {
         self
     }
 
+    /// The same store, whose records have so long for an answer, and so long for another try. The default is 30 s for each.
+    #[must_use]
+    pub fn with_patience(mut self, answer: Duration, patience: Duration) -> Self {
+        self.records.guard.limit = answer;
+        self.records.guard.patience = patience;
+        self
+    }
+
     /// Waits until nothing is being written any more and gives the database back. Not needed for what is committed.
     pub async fn close(self) {
         self.records.close().await;

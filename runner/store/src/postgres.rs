@@ -4,10 +4,17 @@
 //! keys, so nobody waits in a circle. Where nothing is lost with the last moments before a crash of the server (leases, beats),
 //! a commit does not wait for the disk.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use runner_contract::Digest;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row, postgres::PgPoolOptions};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 mod cache;
 mod collect;
@@ -19,8 +26,10 @@ mod runs;
 
 use crate::{Artifacts, StoreError};
 
-/// How long it may take to get a connection.
+/// How long the first connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long it is waited for a connection, of which there are a few.
+const ACQUIRE: Duration = Duration::from_secs(5);
 /// What the server shall do with a session: the same limits as ours or less, so that the reason is said, and an end to
 /// transactions whose client is gone.
 const SESSION: &str = "SET statement_timeout = '25s'; SET lock_timeout = '20s'; \
@@ -28,13 +37,15 @@ const SESSION: &str = "SET statement_timeout = '25s'; SET lock_timeout = '20s'; 
 
 #[derive(Clone, Debug)]
 pub(crate) struct Postgres {
-    pool: PgPool,
+    /// Replaced when a connection does not answer: it would block its place for as long as TCP hopes.
+    pool: Arc<RwLock<PgPool>>,
+    options: Arc<PgConnectOptions>,
     /// Begins a transaction that refers to blobs.
-    shared: String,
+    shared: Arc<str>,
     /// The same, which may be lost if the server crashes.
-    light: String,
+    light: Arc<str>,
     /// Begins a transaction that removes blobs.
-    alone: String,
+    alone: Arc<str>,
 }
 
 type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
@@ -51,19 +62,12 @@ impl Postgres {
             .map_err(|error| connect::in_words(error, &options, url))?;
         // Nothing depends on how it ends.
         let _ = connection.close().await;
-        let pool = PgPoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(CONNECT)
-            .idle_timeout(Duration::from_secs(60))
-            // A broken connection fails the call, which is made again.
-            .test_before_acquire(false)
-            .after_connect(|connection, _| Box::pin(async move { session(connection).await }))
-            .connect_lazy_with(options);
         // Of this store: others may share the database.
         let lock = i64::from_le_bytes(Digest::of(id.as_bytes()).as_bytes()[..8].try_into().unwrap_or_default());
-        let begin = |how: &str| format!("BEGIN; {how}({lock})");
+        let begin = |how: &str| Arc::from(format!("BEGIN; {how}({lock})"));
         Ok(Self {
-            pool,
+            pool: Arc::new(RwLock::new(pool(&options))),
+            options: Arc::new(options),
             shared: begin("SELECT pg_advisory_xact_lock_shared"),
             light: begin("SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock_shared"),
             alone: begin("SELECT pg_advisory_xact_lock"),
@@ -71,13 +75,13 @@ impl Postgres {
     }
 
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        self.pool().close().await;
     }
 
     /// Program and version, and how many migrations were applied.
     pub(crate) async fn version(&self) -> Result<(String, u32), StoreError> {
         let row = sqlx::query("SELECT current_setting('server_version'), count(*) FROM _sqlx_migrations")
-            .fetch_one(&self.pool)
+            .fetch_one(&self.pool())
             .await?;
         let (version, migrations): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
         let version = version.split(' ').next().unwrap_or_default();
@@ -86,14 +90,35 @@ impl Postgres {
 
     /// Writes and takes it back.
     pub(crate) async fn write_nothing(&self) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.pool().begin().await?;
         sqlx::query("UPDATE store SET epoch = epoch").execute(&mut *transaction).await?;
         Ok(transaction.rollback().await?)
     }
 
-    async fn begin(&self, how: &str) -> Result<Transaction, StoreError> {
-        Ok(self.pool.begin_with(AssertSqlSafe(how.to_owned())).await?)
+    fn pool(&self) -> PgPool {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Gives up the connections there are.
+    pub(crate) fn renew(&self) {
+        *self.pool.write().unwrap_or_else(PoisonError::into_inner) = pool(&self.options);
+    }
+
+    async fn begin(&self, how: &str) -> Result<Transaction, StoreError> {
+        Ok(self.pool().begin_with(AssertSqlSafe(how.to_owned())).await?)
+    }
+}
+
+/// No connection yet.
+fn pool(options: &PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(ACQUIRE)
+        .idle_timeout(Duration::from_secs(60))
+        // A broken connection fails the call, which is made again.
+        .test_before_acquire(false)
+        .after_connect(|connection, _| Box::pin(session(connection)))
+        .connect_lazy_with(options.clone())
 }
 
 async fn session(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

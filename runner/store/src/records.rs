@@ -15,7 +15,8 @@ use tokio::sync::OnceCell;
 use crate::{
     Artifacts, CancelRequest, Claim, Claimed, Entry, FileRecord, FileStamp, Finish, GateRecord, LiveRun, LogLine,
     Metric, NewRun, Place, RecordsProbe, Run, RunFilter, RunStatus, StageRecord, StoreError, TaskRecord, Time,
-    guard::Guard,
+    guard::{Guard, Hook},
+    place::redacted,
     postgres::Postgres,
     process::{self, Sign},
     sqlite::Sqlite,
@@ -96,12 +97,20 @@ pub(crate) use call;
 impl Records {
     /// Opens the records of a place. Whoever uses its folder holds `using`.
     pub(crate) async fn open(place: &Place, artifacts: Artifacts, using: Arc<File>) -> Result<Self, StoreError> {
+        let mut guard = Guard::new("records");
+        let tables = match &place.records {
+            Some(url) => {
+                let tables = Postgres::open(url).await?;
+                guard.place = Some(format!("no answer from {}", redacted(url)).into());
+                let stuck = tables.clone();
+                guard.after_silence = Some(Hook(Arc::new(move || stuck.renew())));
+                Tables::Postgres(tables)
+            }
+            None => Tables::Sqlite(Sqlite::open(&place.folder.join(DATABASE)).await?),
+        };
         Ok(Self {
-            tables: match &place.records {
-                Some(url) => Tables::Postgres(Postgres::open(url).await?),
-                None => Tables::Sqlite(Sqlite::open(&place.folder.join(DATABASE)).await?),
-            },
-            guard: Guard::new("records"),
+            tables,
+            guard,
             artifacts,
             own_artifacts: place.artifacts.is_none() && place.records.is_none(),
             marked: Arc::default(),

@@ -15,7 +15,7 @@ impl Postgres {
         )
         .bind(texts(keys.iter().copied()))
         .bind(TOUCH.as_secs_f64())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.pool())
         .await?;
         let (mut found, mut stale) = (HashMap::new(), HashSet::new());
         for row in &rows {
@@ -32,7 +32,7 @@ impl Postgres {
                  UPDATE artifacts AS a SET used = now() FROM found WHERE a.key = found.key RETURNING a.key",
             )
             .bind(texts(stale.iter().copied()))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await?;
             let touched: HashSet<Digest> =
                 touched.iter().map(|row| rows::digest(row, "key")).collect::<Result<_, _>>()?;
@@ -47,7 +47,7 @@ impl Postgres {
              DELETE FROM artifacts AS a USING found WHERE a.key = found.key",
         )
         .bind(texts(keys.iter().copied()))
-        .execute(&self.pool)
+        .execute(&self.pool())
         .await?;
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Postgres {
     pub(crate) async fn checkpoint(&self, key: &Digest) -> Result<Option<Digest>, StoreError> {
         let row = sqlx::query("SELECT digest FROM checkpoints WHERE key = $1")
             .bind(key.to_string())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.pool())
             .await?;
         row.as_ref().map(|row| rows::digest(row, "digest")).transpose()
     }
@@ -99,7 +99,7 @@ impl Postgres {
         let rows = sqlx::query("SELECT * FROM memos WHERE host = $1 AND path = ANY($2)")
             .bind(text(&host()))
             .bind(files.iter().map(|file| text(&file.path)).collect::<Vec<_>>())
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await?;
         rows.iter().map(rows::memo).collect()
     }
@@ -117,7 +117,7 @@ impl Postgres {
         .bind(files.iter().map(|(file, _)| integer(file.size)).collect::<Vec<_>>())
         .bind(files.iter().map(|(file, _)| file.modified).collect::<Vec<_>>())
         .bind(texts(files.iter().map(|(_, digest)| *digest)))
-        .execute(&self.pool)
+        .execute(&self.pool())
         .await?;
         Ok(())
     }

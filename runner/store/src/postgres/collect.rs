@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use runner_contract::Digest;
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
 
 use super::{Postgres, json, rows, texts};
 use crate::{Artifacts, StoreError, Time, collect::References};
@@ -11,12 +11,14 @@ use crate::{Artifacts, StoreError, Time, collect::References};
 impl Postgres {
     /// Which store this is.
     pub(crate) async fn id(&self) -> Result<String, StoreError> {
-        Ok(sqlx::query_scalar("SELECT id FROM store").fetch_one(&self.pool).await?)
+        Ok(sqlx::query_scalar("SELECT id FROM store").fetch_one(&self.pool()).await?)
     }
 
-    /// What is referred to, if the ended runs that began before `before` and the checkpoints from then were gone.
+    /// What is referred to, if what [`Self::prune`] removes were gone.
     pub(crate) async fn references(&self, before: Option<Time>) -> Result<References, StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let mut transaction = self.pool().begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+        // Done in earnest, looked at, and taken back with the rest of the transaction.
+        prune_checkpoints(&mut transaction, before).await?;
         let old_runs = sqlx::query_scalar("SELECT id FROM runs WHERE started < $1 AND status <> 'running' ORDER BY id")
             .bind(before)
             .fetch_all(&mut *transaction)
@@ -25,8 +27,7 @@ impl Postgres {
             "WITH old AS (SELECT id FROM runs WHERE started < $1 AND status <> 'running')
              SELECT manifest AS digest FROM stages WHERE manifest IS NOT NULL AND run NOT IN (SELECT id FROM old)
              UNION ALL SELECT digest FROM files WHERE run NOT IN (SELECT id FROM old)
-             UNION ALL SELECT digest FROM checkpoints
-                 WHERE $1 IS NULL OR updated >= $1 OR key IN (SELECT key FROM leases)",
+             UNION ALL SELECT digest FROM checkpoints",
         )
         .bind(before)
         .fetch_all(&mut *transaction)
@@ -37,6 +38,7 @@ impl Postgres {
             sqlx::query("SELECT now() AS now, (SELECT min(started) FROM runs WHERE status = 'running') AS oldest_live")
                 .fetch_one(&mut *transaction)
                 .await?;
+        transaction.rollback().await?;
         Ok(References {
             old_runs,
             fixed: fixed.iter().map(|row| rows::digest(row, "digest")).collect::<Result<_, _>>()?,
@@ -50,14 +52,14 @@ impl Postgres {
         sqlx::query("UPDATE artifacts SET holds = $2 WHERE key = $1")
             .bind(key.to_string())
             .bind(json(&holds))
-            .execute(&self.pool)
+            .execute(&self.pool())
             .await?;
         Ok(())
     }
 
-    /// Removes runs, and the checkpoints from before.
-    pub(crate) async fn remove_runs(&self, runs: &[String], before: Time) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+    /// Removes runs, and checkpoints from before or of jobs that are done, except what a live run works on.
+    pub(crate) async fn prune(&self, runs: &[String], before: Option<Time>) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
         sqlx::query(
             "WITH old AS (SELECT id FROM runs WHERE id = ANY($1) AND status <> 'running' ORDER BY id FOR UPDATE)
              DELETE FROM runs AS r USING old WHERE r.id = old.id",
@@ -65,10 +67,7 @@ impl Postgres {
         .bind(runs)
         .execute(&mut *transaction)
         .await?;
-        sqlx::query("DELETE FROM checkpoints WHERE updated < $1 AND key NOT IN (SELECT key FROM leases)")
-            .bind(before)
-            .execute(&mut *transaction)
-            .await?;
+        prune_checkpoints(&mut transaction, before).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -80,7 +79,7 @@ impl Postgres {
         )
         .bind(texts(keys.iter().copied()))
         .bind(since)
-        .execute(&self.pool)
+        .execute(&self.pool())
         .await?;
         Ok(done.rows_affected())
     }
@@ -88,12 +87,15 @@ impl Postgres {
     /// Says that blobs will be removed: the epoch becomes odd, and another one than it was.
     pub(crate) async fn unsettle(&self) -> Result<i64, StoreError> {
         let next = "UPDATE store SET epoch = epoch + 1 + epoch % 2 RETURNING epoch";
-        Ok(sqlx::query_scalar(next).fetch_one(&self.pool).await?)
+        Ok(sqlx::query_scalar(next).fetch_one(&self.pool()).await?)
     }
 
-    /// Says that no more are removed, if nobody else has begun to.
-    pub(crate) async fn settle(&self, epoch: i64) -> Result<(), StoreError> {
-        sqlx::query("UPDATE store SET epoch = epoch + 1 WHERE epoch = $1").bind(epoch).execute(&self.pool).await?;
+    /// Says that no more are removed, if nobody else has begun to since `epoch`, or whoever has.
+    pub(crate) async fn settle(&self, epoch: Option<i64>) -> Result<(), StoreError> {
+        sqlx::query("UPDATE store SET epoch = epoch + 1 WHERE epoch % 2 = 1 AND ($1::bigint IS NULL OR epoch = $1)")
+            .bind(epoch)
+            .execute(&self.pool())
+            .await?;
         Ok(())
     }
 
@@ -128,4 +130,19 @@ impl Postgres {
         transaction.rollback().await?;
         Ok(Some(gone.into_iter().collect()))
     }
+}
+
+async fn prune_checkpoints(connection: &mut PgConnection, before: Option<Time>) -> Result<(), StoreError> {
+    sqlx::query(
+        "WITH old AS (
+             SELECT key FROM checkpoints AS c WHERE (updated < $1 OR key IN (SELECT key FROM artifacts))
+                 AND key NOT IN (SELECT key FROM leases)
+                 AND NOT EXISTS (SELECT 1 FROM runs WHERE status = 'running' AND started <= c.updated)
+             ORDER BY key FOR UPDATE)
+         DELETE FROM checkpoints AS c USING old WHERE c.key = old.key",
+    )
+    .bind(before)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

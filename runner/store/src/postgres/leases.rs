@@ -89,7 +89,7 @@ impl Postgres {
         sqlx::query("DELETE FROM leases WHERE run = $1 AND key = ANY($2)")
             .bind(run)
             .bind(texts(keys.iter().copied()))
-            .execute(&self.pool)
+            .execute(&self.pool())
             .await?;
         Ok(())
     }

@@ -114,7 +114,7 @@ impl Postgres {
         .bind(lines.iter().map(|line| line.shard.map(i64::from)).collect::<Vec<_>>())
         .bind(lines.iter().map(|line| line.level.as_str()).collect::<Vec<_>>())
         .bind(lines.iter().map(|line| text(&line.text)).collect::<Vec<_>>())
-        .execute(&self.pool)
+        .execute(&self.pool())
         .await?;
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Postgres {
         .bind(integer(after))
         .bind(stage)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.pool())
         .await?;
         rows.iter().map(rows::line).collect()
     }
@@ -142,14 +142,14 @@ impl Postgres {
     pub(crate) async fn stages(&self, run: &str) -> Result<Vec<StageRecord>, StoreError> {
         let rows = sqlx::query("SELECT * FROM stages WHERE run = $1 ORDER BY position, name")
             .bind(run)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await?;
         rows.iter().map(rows::stage).collect()
     }
 
     pub(crate) async fn tasks(&self, run: &str) -> Result<Vec<TaskRecord>, StoreError> {
         let rows =
-            sqlx::query("SELECT * FROM tasks WHERE run = $1 ORDER BY task").bind(run).fetch_all(&self.pool).await?;
+            sqlx::query("SELECT * FROM tasks WHERE run = $1 ORDER BY task").bind(run).fetch_all(&self.pool()).await?;
         rows.iter().map(rows::task).collect()
     }
 
@@ -157,7 +157,7 @@ impl Postgres {
         let rows = sqlx::query("SELECT * FROM metrics WHERE run = $1 AND (step IS NOT NULL) = $2 ORDER BY name, step")
             .bind(run)
             .bind(series)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await?;
         rows.iter().map(rows::metric).collect()
     }
@@ -165,14 +165,14 @@ impl Postgres {
     pub(crate) async fn files(&self, run: &str) -> Result<Vec<FileRecord>, StoreError> {
         let rows = sqlx::query("SELECT * FROM files WHERE run = $1 ORDER BY stage, name")
             .bind(run)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await?;
         rows.iter().map(rows::file).collect()
     }
 
     pub(crate) async fn gates(&self, run: &str) -> Result<Vec<GateRecord>, StoreError> {
         let rows =
-            sqlx::query("SELECT * FROM gates WHERE run = $1 ORDER BY name").bind(run).fetch_all(&self.pool).await?;
+            sqlx::query("SELECT * FROM gates WHERE run = $1 ORDER BY name").bind(run).fetch_all(&self.pool()).await?;
         rows.iter().map(rows::gate).collect()
     }
 }

@@ -49,7 +49,7 @@ impl Postgres {
     }
 
     pub(crate) async fn finish(&self, run: &str, finish: &Finish, ended: Time) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.pool().begin().await?;
         let reason = finish.reason.as_deref().map(text);
         let done = sqlx::query(
             "UPDATE runs SET status = $2, reason = $3, executed = greatest(executed, $4),
@@ -106,7 +106,7 @@ impl Postgres {
     /// If it is running and has not beaten since `beat`.
     async fn end_as_interrupted(&self, run: &str, beat: Option<Time>, ended: Time) -> Result<bool, StoreError> {
         const REASON: &str = "interrupted";
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.pool().begin().await?;
         let done = sqlx::query(
             "UPDATE runs SET status = 'failed', reason = $2, ended = $3
              WHERE id = $1 AND status = 'running' AND ($4::timestamptz IS NULL OR beat = $4)",
@@ -132,7 +132,7 @@ impl Postgres {
              FROM runs WHERE status = 'running'",
         )
         .bind(SILENCE.as_secs_f64())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.pool())
         .await?;
         rows.iter().map(rows::running).collect()
     }
@@ -144,7 +144,8 @@ impl Postgres {
         } else {
             "SELECT cancel FROM runs WHERE id = $1 AND status = 'running'"
         };
-        let found: Option<Option<String>> = sqlx::query_scalar(statement).bind(run).fetch_optional(&self.pool).await?;
+        let found: Option<Option<String>> =
+            sqlx::query_scalar(statement).bind(run).fetch_optional(&self.pool()).await?;
         let request = found.ok_or_else(|| StoreError::GivenUp(run.to_owned()))?;
         Ok(request.as_deref().and_then(CancelRequest::parse))
     }
@@ -156,7 +157,7 @@ impl Postgres {
         )
         .bind(run)
         .bind(how.as_str())
-        .execute(&self.pool)
+        .execute(&self.pool())
         .await?;
         Ok(done.rows_affected() == 1)
     }
@@ -171,7 +172,7 @@ impl Postgres {
         .bind(filter.status.map(RunStatus::as_str))
         .bind(filter.since)
         .bind(i64::try_from(filter.limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.pool())
         .await?;
         rows.iter().map(rows::run).collect()
     }
@@ -183,7 +184,7 @@ impl Postgres {
                  AND NOT EXISTS (SELECT 1 FROM runs WHERE id = $1)) ORDER BY id LIMIT 5",
         )
         .bind(part)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.pool())
         .await?;
         rows.iter().map(rows::run).collect()
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use runner_contract::Digest;
+use sqlx::SqliteConnection;
 
 use super::{Sqlite, json, now, rows, stamp};
 use crate::{Artifacts, StoreError, Time, collect::References};
@@ -13,10 +14,12 @@ impl Sqlite {
         Ok(sqlx::query_scalar("SELECT id FROM store").fetch_one(&self.pool).await?)
     }
 
-    /// What is referred to, if the ended runs that began before `before` and the checkpoints from then were gone.
+    /// What is referred to, if what [`Self::prune`] removes were gone.
     pub(crate) async fn references(&self, before: Option<Time>) -> Result<References, StoreError> {
         let before = before.map(stamp);
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.write().await?;
+        // Done in earnest, looked at, and taken back with the rest of the transaction.
+        prune_checkpoints(&mut transaction, before.as_deref()).await?;
         let old_runs = sqlx::query_scalar("SELECT id FROM runs WHERE started < $1 AND status <> 'running' ORDER BY id")
             .bind(&before)
             .fetch_all(&mut *transaction)
@@ -26,8 +29,7 @@ impl Sqlite {
                  AND run NOT IN (SELECT id FROM runs WHERE started < $1 AND status <> 'running')
              UNION ALL SELECT digest, run FROM files
                  WHERE run NOT IN (SELECT id FROM runs WHERE started < $1 AND status <> 'running')
-             UNION ALL SELECT digest, NULL FROM checkpoints
-                 WHERE $1 IS NULL OR updated >= $1 OR key IN (SELECT key FROM leases)",
+             UNION ALL SELECT digest, NULL FROM checkpoints",
         )
         .bind(&before)
         .fetch_all(&mut *transaction)
@@ -37,6 +39,7 @@ impl Sqlite {
         let oldest: Option<String> = sqlx::query_scalar("SELECT min(started) FROM runs WHERE status = 'running'")
             .fetch_one(&mut *transaction)
             .await?;
+        transaction.rollback().await?;
         Ok(References {
             old_runs,
             fixed: fixed.iter().map(|row| rows::digest(row, "digest")).collect::<Result<_, _>>()?,
@@ -55,17 +58,14 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Removes runs, and the checkpoints from before.
-    pub(crate) async fn remove_runs(&self, runs: &[String], before: Time) -> Result<(), StoreError> {
+    /// Removes runs, and checkpoints from before or of jobs that are done, except what a live run works on.
+    pub(crate) async fn prune(&self, runs: &[String], before: Option<Time>) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         sqlx::query("DELETE FROM runs WHERE status <> 'running' AND id IN (SELECT value FROM json_each($1))")
             .bind(json(&runs))
             .execute(&mut *transaction)
             .await?;
-        sqlx::query("DELETE FROM checkpoints WHERE updated < $1 AND key NOT IN (SELECT key FROM leases)")
-            .bind(stamp(before))
-            .execute(&mut *transaction)
-            .await?;
+        prune_checkpoints(&mut transaction, before.map(stamp).as_deref()).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -85,9 +85,12 @@ impl Sqlite {
         Ok(sqlx::query_scalar(next).fetch_one(&self.pool).await?)
     }
 
-    /// Says that no more are removed, if nobody else has begun to.
-    pub(crate) async fn settle(&self, epoch: i64) -> Result<(), StoreError> {
-        sqlx::query("UPDATE store SET epoch = epoch + 1 WHERE epoch = $1").bind(epoch).execute(&self.pool).await?;
+    /// Says that no more are removed, if nobody else has begun to since `epoch`, or whoever has.
+    pub(crate) async fn settle(&self, epoch: Option<i64>) -> Result<(), StoreError> {
+        sqlx::query("UPDATE store SET epoch = epoch + 1 WHERE epoch % 2 = 1 AND ($1 IS NULL OR epoch = $1)")
+            .bind(epoch)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 
@@ -121,4 +124,16 @@ impl Sqlite {
         transaction.rollback().await?;
         Ok(Some(gone.into_iter().collect()))
     }
+}
+
+async fn prune_checkpoints(connection: &mut SqliteConnection, before: Option<&str>) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM checkpoints WHERE (updated < $1 OR key IN (SELECT key FROM artifacts))
+             AND key NOT IN (SELECT key FROM leases)
+             AND NOT EXISTS (SELECT 1 FROM runs WHERE status = 'running' AND started <= checkpoints.updated)",
+    )
+    .bind(before)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

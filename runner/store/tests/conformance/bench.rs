@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use runner_contract::Digest;
 use runner_store::{
-    BadRow, Claim, Claimed, Entry, Finish, NewRun, Place, RunStatus, StageRecord, Store, TaskRecord, TaskStatus,
+    ArtifactsPlace, BadRow, Claim, Claimed, Entry, Finish, NewRun, Place, RunStatus, StageRecord, Store, TaskRecord,
+    TaskStatus,
 };
-use runner_testbed::Postgres;
+use runner_testbed::{Postgres, S3};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 pub(crate) struct Bench {
     place: Place,
     postgres: Option<Arc<Postgres>>,
+    _s3: Option<Arc<S3>>,
     _folder: Arc<TempDir>,
 }
 
@@ -23,7 +25,7 @@ impl Bench {
     pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = Place::folder(folder.path().join("state"));
-        Self { place, postgres: None, _folder: Arc::new(folder) }
+        Self { place, postgres: None, _s3: None, _folder: Arc::new(folder) }
     }
 
     /// PostgreSQL and a folder.
@@ -33,6 +35,40 @@ impl Bench {
         bench.place.records = Some(postgres.url());
         bench.postgres = Some(Arc::new(postgres));
         bench
+    }
+
+    /// The same with its artifacts in a bucket.
+    pub(crate) fn with_bucket(mut self) -> Self {
+        let s3 = S3::start();
+        let endpoint = s3.endpoint();
+        let options = [
+            ("endpoint", endpoint.as_str()),
+            ("region", s3.region()),
+            ("access_key_id", s3.access_key()),
+            ("secret_access_key", s3.secret()),
+        ];
+        let options = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        self.place.artifacts = Some(ArtifactsPlace::S3 { url: s3.url(), options });
+        self._s3 = Some(Arc::new(s3));
+        self
+    }
+
+    /// An empty place of the same kind. On a server it is the same one, emptied.
+    pub(crate) async fn another(&self) -> Self {
+        let mut other = Self { postgres: self.postgres.clone(), ..Self::sqlite() };
+        other.place.records.clone_from(&self.place.records);
+        if let Some(postgres) = &other.postgres {
+            postgres.execute("TRUNCATE runs, artifacts, leases, checkpoints, memos CASCADE");
+        }
+        other
+    }
+
+    /// Records in SQLite that have their artifacts where these have them.
+    pub(crate) fn other_records(&self) -> Self {
+        let mut other = Self::sqlite();
+        let artifacts = ArtifactsPlace::Folder(self.place.folder.join("artifacts"));
+        other.place.artifacts = Some(self.place.artifacts.clone().unwrap_or(artifacts));
+        other
     }
 
     /// Opens it as another process would: with connections of its own.
@@ -59,6 +95,15 @@ impl Bench {
             Some(_) => format!("now() - interval '{seconds} s'"),
             None => format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{seconds} seconds')"),
         }
+    }
+
+    /// Makes a run look as if it had begun long after everything that it stores, so that its age protects nothing.
+    pub(crate) async fn young(&self, run: &str) {
+        let later = match &self.postgres {
+            Some(_) => "now() + interval '1 day'",
+            None => "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '1 day')",
+        };
+        self.sql(&format!("UPDATE runs SET started = {later} WHERE id = '{run}'")).await;
     }
 
     /// Makes a run look as if it were on a machine that was last heard of so long ago.
