@@ -231,11 +231,11 @@ impl Artifacts {
 
     /// Says that these artifacts belong to the records with this id; fails if they belong to others, unless they are taken over.
     pub(crate) async fn mark(&self, id: &str, take_over: bool) -> Result<(), StoreError> {
-        let content = match &self.kind {
-            Kind::Folder(folder) => self.guard.call("put", || folder.mark(id, take_over)).await?,
-            Kind::Bucket(bucket, _) => self.guard.call("put", || bucket.mark(id, take_over)).await?,
-        };
-        let found = content.trim();
+        let mut found = self.marker(id, take_over).await?;
+        if found != id && id.starts_with(&found) {
+            // Cut short by a failure, it can only have been ours.
+            found = self.marker(id, true).await?;
+        }
         if found == id {
             return Ok(());
         }
@@ -243,7 +243,15 @@ impl Artifacts {
             Kind::Folder(folder) => folder.root().display().to_string(),
             Kind::Bucket(bucket, _) => bucket.named().place(),
         };
-        Err(StoreError::OtherRecords { place, found: found.to_owned() })
+        let found = found.chars().take(64).collect();
+        Err(StoreError::OtherRecords { place, found })
+    }
+
+    async fn marker(&self, id: &str, replace: bool) -> Result<String, StoreError> {
+        match &self.kind {
+            Kind::Folder(folder) => self.guard.call("mark", || folder.mark(id, replace)).await,
+            Kind::Bucket(bucket, _) => self.guard.call("mark", || bucket.mark(id, replace)).await,
+        }
     }
 }
 

@@ -28,6 +28,7 @@ async fn artifacts_belong_to_the_records_that_marked_them_first() {
         artifacts.mark("ours", false).await.unwrap();
         let refused = artifacts.mark("theirs", false).await;
         assert!(matches!(refused, Err(StoreError::OtherRecords { found, .. }) if found == "ours"));
+        artifacts.mark("ours, cut short", false).await.unwrap();
         artifacts.mark("theirs", true).await.unwrap();
         artifacts.mark("theirs", false).await.unwrap();
         assert!(artifacts.mark("ours", false).await.is_err());

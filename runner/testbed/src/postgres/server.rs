@@ -166,7 +166,12 @@ impl Launch {
                 return Ok(watch);
             }
             let log = fs::read_to_string(&log).unwrap_or_default();
-            if log.contains("FATAL") || Instant::now() > deadline || matches!(watch.try_wait(), Ok(Some(_))) {
+            // Clients that knock meanwhile are told off there, too.
+            let failed = ["could not create any TCP/IP sockets", "database system is shut down"];
+            if failed.iter().any(|text| log.contains(text))
+                || Instant::now() > deadline
+                || matches!(watch.try_wait(), Ok(Some(_)))
+            {
                 end(watch, "QUIT\n");
                 return Err(log);
             }
