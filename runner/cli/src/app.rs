@@ -79,6 +79,7 @@ impl<'a> App<'a> {
                 let (height, width, channels) = (pixels.height, pixels.width, pixels.channels);
                 Ok(Decoded { height, width, channels, data: pixels.data })
             }),
+            secrets: Default::default(),
         };
         Engine::new(Arc::new(runner_stages::registry(services)), store, config)
     }

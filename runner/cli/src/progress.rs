@@ -83,7 +83,11 @@ impl<'a> Progress<'a> {
                 let error = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
                 self.say(|output| output.note(&format!("task {task} ({}{shard}) {status}{error}", names.join(", "))));
             }
-            Event::Metric { .. } | Event::TaskFinished { .. } | Event::Finished(_) => {}
+            Event::Log { .. }
+            | Event::Retry { .. }
+            | Event::Metric { .. }
+            | Event::TaskFinished { .. }
+            | Event::Finished(_) => {}
         }
     }
 

@@ -21,7 +21,7 @@ pub use kind::{
 };
 pub use random::Random;
 pub use stage::{
-    Access, Accumulator, CheckpointSlot, Context, File, Fold, Inputs, Job, JobContext, Model, ModelSource, Outcome,
+    Access, Accumulator, CheckpointSlot, Context, File, Fold, Inputs, Job, JobContext, Log, Model, ModelSource, Outcome,
     Prepared, Produced, Progress, Rows, ShardInfo, Source, Stage, StageError, Stream,
 };
 

@@ -63,17 +63,46 @@ pub struct Context {
     /// The whole datasets, by port.
     pub whole: BTreeMap<String, Batch>,
     cancelled: Arc<AtomicBool>,
+    finishing: Arc<AtomicBool>,
+    log: Option<Arc<dyn Log>>,
 }
 
 impl Context {
     /// A context that stops when `cancelled` becomes true.
     pub fn new(threads: usize, cancelled: Arc<AtomicBool>) -> Self {
-        Self { threads, models: BTreeMap::new(), whole: BTreeMap::new(), cancelled }
+        let finishing = Arc::default();
+        Self { threads, models: BTreeMap::new(), whole: BTreeMap::new(), cancelled, finishing, log: None }
     }
 
-    /// Fails when the run is being stopped. Long work asks between steps.
+    /// The same for one attempt of a task: with flags of its own and a place for its log. When `finishing` becomes true, what
+    /// can save where it is does so and stops.
+    #[must_use]
+    pub fn attempt(&self, cancelled: Arc<AtomicBool>, finishing: Arc<AtomicBool>, log: Arc<dyn Log>) -> Self {
+        Self { cancelled, finishing, log: Some(log), ..self.clone() }
+    }
+
+    /// Fails when the task is being stopped. Long work asks between steps.
     pub fn check(&self) -> Result<(), StageError> {
         if self.cancelled.load(Ordering::Relaxed) { Err(StageError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Whether the task is to stop as soon as it has saved where it is. What cannot save goes on to its end.
+    pub fn is_stopping(&self) -> bool {
+        self.finishing.load(Ordering::Relaxed) || self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Adds a line to the log of the run: what a person who looks for a mistake would want to know.
+    pub fn log(&self, text: impl AsRef<str>) {
+        if let Some(log) = &self.log {
+            log.line(false, text.as_ref());
+        }
+    }
+
+    /// Adds a warning to the log of the run, which is shown at once: what somebody should look at and stops nothing.
+    pub fn warn(&self, text: impl AsRef<str>) {
+        if let Some(log) = &self.log {
+            log.line(true, text.as_ref());
+        }
     }
 
     /// The model on a port.
@@ -85,6 +114,12 @@ impl Context {
     pub fn whole(&self, port: &str) -> Result<&Batch, StageError> {
         self.whole.get(port).ok_or_else(|| StageError::new(format!("port `{port}` has no rows")))
     }
+}
+
+/// Where a stage's lines of log go.
+pub trait Log: Send + Sync {
+    /// Takes a line.
+    fn line(&self, warning: bool, text: &str);
 }
 
 /// A model on a port: who loads it decides how.
@@ -268,6 +303,18 @@ pub struct JobContext<'a> {
     pub checkpoint: &'a dyn CheckpointSlot,
     /// Where progress and step metrics go.
     pub progress: &'a dyn Progress,
+}
+
+impl JobContext<'_> {
+    /// Goes on, unless the job is to stop: then it saves `state`, and fails as stopped. A job that can resume asks between
+    /// steps.
+    pub fn check(&self, state: impl FnOnce() -> Vec<u8>) -> Result<(), StageError> {
+        if !self.base.is_stopping() {
+            return Ok(());
+        }
+        self.checkpoint.save(state())?;
+        Err(StageError::Cancelled)
+    }
 }
 
 /// Where a job keeps what it needs to go on after it was killed. One value, replaced whole.

@@ -4,35 +4,35 @@ use std::collections::HashSet;
 
 use runner_contract::{Access, Batch, Need, Rows, StageError};
 
-use crate::{EngineError, eval::PortRows, graph::Edge, runtime::Runtime};
+use crate::{EngineError, eval::PortRows, graph::Edge, attempt::Attempt};
 
 /// The row inputs of a stage.
 pub(crate) struct StageAccess<'a> {
-    pub(crate) runtime: &'a Runtime,
+    pub(crate) attempt: &'a Attempt,
     pub(crate) stage: usize,
 }
 
 impl Access for StageAccess<'_> {
     fn rows(&self, port: &str) -> Result<Box<dyn Rows + '_>, StageError> {
-        let edge = self.runtime.graph.nodes[self.stage].rows.iter().find(|edge| edge.port == port);
+        let edge = self.attempt.graph.nodes[self.stage].rows.iter().find(|edge| edge.port == port);
         let edge = edge.ok_or_else(|| StageError::new(format!("port `{port}` has no rows")))?;
-        Ok(Box::new(PortAccess { runtime: self.runtime, edge }))
+        Ok(Box::new(PortAccess { attempt: self.attempt, edge }))
     }
 }
 
 struct PortAccess<'a> {
-    runtime: &'a Runtime,
+    attempt: &'a Attempt,
     edge: &'a Edge,
 }
 
 impl PortAccess<'_> {
     fn shards(&self) -> usize {
-        self.runtime.graph.origin(self.edge.from).map_or(0, |origin| self.runtime.keys.shards(origin))
+        self.attempt.graph.origin(self.edge.from).map_or(0, |origin| self.attempt.keys.shards(origin))
     }
 
     /// Checks the names before anything is read.
     fn check(&self, columns: &[Need]) -> Result<(), StageError> {
-        let schema = self.runtime.graph.schema(self.edge.from);
+        let schema = self.attempt.graph.schema(self.edge.from);
         for need in columns {
             if schema.is_some_and(|schema| schema.get(&need.column).is_none() && need.column != runner_contract::PARENT)
             {
@@ -48,7 +48,7 @@ impl PortAccess<'_> {
     }
 
     fn open(&self, shard: usize, columns: &[Need]) -> Result<PortRows<'_>, StageError> {
-        PortRows::open(self.runtime, self.edge.from, shard, columns).map_err(EngineError::into_stage_error)
+        PortRows::open(self.attempt, self.edge.from, shard, columns).map_err(EngineError::into_stage_error)
     }
 }
 

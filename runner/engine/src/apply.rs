@@ -14,7 +14,7 @@ use crate::{
     graph::{Edge, Node, Ref},
     images::DecodedImages,
     route::Step,
-    runtime::{Message, Runtime},
+    attempt::Attempt,
 };
 
 /// A row that could not be used: its id and why.
@@ -60,41 +60,41 @@ impl Gathered {
 }
 
 /// Runs a stage's `prepare`, so that its `apply` finds everything ready.
-pub(crate) fn prepare(runtime: &Runtime, step: &Step, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
+pub(crate) fn prepare(attempt: &Attempt, step: &Step, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
     let stage = step.stage;
-    let gathered = gather(runtime, stage, shard, chunk)?;
+    let gathered = gather(attempt, stage, shard, chunk)?;
     let begun = Instant::now();
     let prepared = if gathered.is_empty() {
         None
     } else {
-        let (stream, context) = runtime.stream(stage)?;
-        Some(runtime.guard(stage, Some(shard), || stream.prepare(context, &gathered.inputs))?)
+        let (stream, context) = attempt.stream(stage)?;
+        Some(attempt.guard(stage, Some(shard), || stream.prepare(&context, &gathered.inputs))?)
     };
     chunk.ready.insert(stage, Ready { gathered, prepared, nanos: nanos(begun) });
     Ok(())
 }
 
 /// Computes a stage's rows of a chunk.
-pub(crate) fn apply(runtime: &Runtime, step: &Step, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
+pub(crate) fn apply(attempt: &Attempt, step: &Step, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
     let stage = step.stage;
     if !chunk.ready.contains_key(&stage) {
-        prepare(runtime, step, shard, chunk)?;
+        prepare(attempt, step, shard, chunk)?;
     }
     let Some(Ready { gathered, prepared, nanos: before }) = chunk.ready.remove(&stage) else { return Ok(()) };
     let Gathered { main, inputs, taken, mut bad } = gathered;
-    let node = &runtime.graph.nodes[stage];
+    let node = &attempt.graph.nodes[stage];
     let begun = Instant::now();
     let mut made = match prepared {
         Some(prepared) => {
-            let (stream, context) = runtime.stream(stage)?;
-            runtime.guard(stage, Some(shard), || stream.apply(context, &inputs, prepared))?
+            let (stream, context) = attempt.stream(stage)?;
+            attempt.guard(stage, Some(shard), || stream.apply(&context, &inputs, prepared))?
         }
         None => BTreeMap::new(),
     };
     for produced in made.values_mut() {
         for (id, reason) in std::mem::take(&mut produced.bad) {
             if !bad.iter().any(|(other, _)| *other == id) {
-                bad.push((id, reason));
+                bad.push((id, attempt.secrets.redacted(reason)));
             }
         }
     }
@@ -111,10 +111,8 @@ pub(crate) fn apply(runtime: &Runtime, step: &Step, shard: usize, chunk: &mut Ch
         };
         chunk.rows.insert(Ref { stage, port: *port }, rows);
     }
-    let message =
-        Message::Rows { stage, rows: taken as u64, bad: bad.len() as u64, nanos: before.saturating_add(nanos(begun)) };
     if !chunk.again {
-        runtime.tell(message);
+        attempt.tell_rows(stage, taken as u64, bad.len() as u64, before.saturating_add(nanos(begun)));
     }
     if !bad.is_empty() {
         chunk.bad.entry(stage).or_default().extend(bad);
@@ -130,12 +128,12 @@ fn nanos(since: Instant) -> u64 {
 
 /// Collects what a stage reads: rows of several ports aligned by id, images decoded.
 pub(crate) fn gather(
-    runtime: &Runtime,
+    attempt: &Attempt,
     stage: usize,
     shard: usize,
     chunk: &mut Chunk,
 ) -> Result<Gathered, EngineError> {
-    let node = &runtime.graph.nodes[stage];
+    let node = &attempt.graph.nodes[stage];
     let failed = |error: BatchError| EngineError::stage(&node.name, Some(shard), error.into());
     let batches: Vec<Batch> = node.rows.iter().filter_map(|edge| chunk.rows.get(&edge.from).cloned()).collect();
     let nothing = || Gathered { main: Batch::new(Vec::new()), inputs: Inputs::new(), taken: 0, bad: Vec::new() };
@@ -146,7 +144,7 @@ pub(crate) fn gather(
     }
     let mut gathered = Gathered { taken: main.len(), main, inputs: Inputs::new(), bad: Vec::new() };
     let mut batches: Vec<(&Edge, Batch)> = node.rows.iter().zip(batches).collect();
-    decode(runtime, &mut gathered, &mut batches, &mut chunk.decoded).map_err(failed)?;
+    decode(attempt, &mut gathered, &mut batches, &mut chunk.decoded).map_err(failed)?;
     for (edge, batch) in batches {
         let names: Vec<&str> = edge.needs.iter().map(|need| need.column.as_str()).collect();
         for name in &names {
@@ -191,7 +189,7 @@ pub(crate) fn places(ids: &StringArray) -> HashMap<&str, u32> {
 }
 
 fn decode(
-    runtime: &Runtime,
+    attempt: &Attempt,
     gathered: &mut Gathered,
     batches: &mut [(&Edge, Batch)],
     decoded: &mut DecodedImages,
@@ -203,7 +201,7 @@ fn decode(
             if batch.is_empty() {
                 return Ok(());
             }
-            let Some(pixels) = decoded.pixels(batch, &need.column, &runtime.config.decode)? else { continue };
+            let Some(pixels) = decoded.pixels(batch, &need.column, &attempt.config.decode)? else { continue };
             let ids = batch.ids()?;
             for (row, reason) in &pixels.bad {
                 gathered.bad.push((ids.value(*row as usize).to_owned(), reason.clone()));

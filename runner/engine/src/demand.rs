@@ -1,16 +1,14 @@
 //! Which results have to be made, and what each of them waits for.
 //!
 //! Starts from the results that a run is for and walks upstream only from what is not stored. So behind a stored result
-//! nothing is opened or computed.
+//! nothing is opened or computed. What a stage reads of a shard is the same for all shards, so it is found once a stage; what all
+//! of a stage's shards wait for (whole datasets, models, `needs`) is a list of its own, that they share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use runner_contract::Shape;
-
 use crate::{
-    graph::{Barrier, Edge, Graph, ModelFrom, Ref},
+    graph::{Edge, Graph, ModelFrom, Ref},
     key::Keys,
-    segment::Segment,
 };
 
 /// A result: what is recorded under a key of its own.
@@ -32,285 +30,297 @@ impl Item {
     }
 }
 
+/// The results of a stage, where it has any.
+pub(crate) fn items_of(graph: &Graph, keys: &Keys, stage: usize) -> impl Iterator<Item = Item> + use<> {
+    let node = &graph.nodes[stage];
+    let shards = keys.stages[stage].shards.len();
+    let (streams, folds) = (node.streams() && node.stored, node.has_result());
+    let sharded = (0..if streams || folds { shards } else { 0 }).map(move |shard| {
+        if streams { Item::Group { stage, shard } } else { Item::Partial { stage, shard } }
+    });
+    sharded.chain(folds.then_some(Item::Result { stage }))
+}
+
 /// All results that a pipeline has.
 pub(crate) fn items(graph: &Graph, keys: &Keys) -> Vec<Item> {
-    let mut items = Vec::new();
-    for (stage, node) in graph.nodes.iter().enumerate() {
-        let shards = 0..keys.stages[stage].shards.len();
-        if node.streams() && node.stored {
-            items.extend(shards.map(|shard| Item::Group { stage, shard }));
-        } else if node.has_result() {
-            items.extend(shards.map(|shard| Item::Partial { stage, shard }));
-            items.push(Item::Result { stage });
+    (0..graph.nodes.len()).flat_map(|stage| items_of(graph, keys, stage)).collect()
+}
+
+/// A place for each result: those of a stage stand together, its shards in order.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// By stage: where its results begin; then the number of all.
+    first: Vec<usize>,
+}
+
+impl Places {
+    pub(crate) fn new(keys: &Keys) -> Self {
+        let mut first = vec![0];
+        let mut next = 0;
+        for stage in &keys.stages {
+            next += stage.shards.len() + 1;
+            first.push(next);
+        }
+        Self { first }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.first.last().copied().unwrap_or(0)
+    }
+
+    pub(crate) fn of(&self, item: Item) -> usize {
+        match item {
+            Item::Group { stage, shard } | Item::Partial { stage, shard } => self.first[stage] + shard,
+            Item::Result { stage } => self.first[stage + 1] - 1,
         }
     }
-    items
+}
+
+/// Some of the results of a pipeline.
+#[derive(Clone, Debug)]
+pub(crate) struct ItemSet {
+    places: Places,
+    has: Vec<bool>,
+    /// In the order in which they came.
+    items: Vec<Item>,
+}
+
+impl ItemSet {
+    pub(crate) fn new(keys: &Keys) -> Self {
+        let places = Places::new(keys);
+        let has = vec![false; places.len()];
+        Self { places, has, items: Vec::new() }
+    }
+
+    pub(crate) fn contains(&self, item: Item) -> bool {
+        self.has[self.places.of(item)]
+    }
+
+    /// Whether it is new.
+    pub(crate) fn insert(&mut self, item: Item) -> bool {
+        let new = !std::mem::replace(&mut self.has[self.places.of(item)], true);
+        if new {
+            self.items.push(item);
+        }
+        new
+    }
+
+    pub(crate) fn items(&self) -> &[Item] {
+        &self.items
+    }
 }
 
 /// What a run is for.
+#[derive(Clone, Debug)]
 pub(crate) enum Goal {
     /// Everything that the pipeline says.
     All,
+    /// What these stages make.
+    Stages(BTreeSet<usize>),
     /// The rows of a port, with these columns.
     Rows(Ref, BTreeSet<String>),
+}
+
+/// What reading something waits for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Waits {
+    /// Stages whose rows of the same shard are read where they are stored.
+    groups: BTreeSet<usize>,
+    /// Folds and jobs.
+    results: BTreeSet<usize>,
+    /// Stages that are recomputed on the way: whose [`Shared`] this waits for.
+    shared: BTreeSet<usize>,
+}
+
+/// What all shards of a stage wait for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) items: Vec<Item>,
+    /// Those of other stages.
+    pub(crate) shared: BTreeSet<usize>,
+}
+
+/// What has to be made.
+pub(crate) struct Wanted {
+    pub(crate) items: ItemSet,
+    /// By stage, where it has something that is not stored.
+    pub(crate) shared: BTreeMap<usize, Shared>,
 }
 
 /// Finds what to make.
 pub(crate) struct Demand<'a> {
     graph: &'a Graph,
     keys: &'a Keys,
-    stored: &'a BTreeSet<Item>,
+    stored: &'a ItemSet,
+    /// By stage: what computing one shard of it reads.
+    inputs: Vec<Waits>,
 }
 
 type Columns = BTreeSet<String>;
-type Seen = BTreeSet<(Ref, usize, Vec<String>)>;
 
 impl<'a> Demand<'a> {
-    pub(crate) fn new(graph: &'a Graph, keys: &'a Keys, stored: &'a BTreeSet<Item>) -> Self {
-        Self { graph, keys, stored }
+    pub(crate) fn new(graph: &'a Graph, keys: &'a Keys, stored: &'a ItemSet) -> Self {
+        let mut demand = Self { graph, keys, stored, inputs: Vec::with_capacity(graph.nodes.len()) };
+        for (stage, node) in graph.nodes.iter().enumerate() {
+            let mut waits = Waits::default();
+            if node.streams() || node.has_result() {
+                for edge in &node.rows {
+                    demand.rows(edge.from, &columns(edge), &mut BTreeSet::new(), &mut waits);
+                }
+                waits.shared.insert(stage);
+            }
+            demand.inputs.push(waits);
+        }
+        demand
     }
 
-    /// The results to make, each with those that it waits for.
-    pub(crate) fn of(&self, goal: &Goal) -> BTreeMap<Item, BTreeSet<Item>> {
-        let mut open = BTreeSet::new();
+    /// The results to make.
+    pub(crate) fn of(&self, goal: &Goal) -> Wanted {
+        let mut wanted = Wanted { items: ItemSet::new(self.keys), shared: BTreeMap::new() };
+        let mut open = Vec::new();
         match goal {
             Goal::All => {
-                for item in items(self.graph, self.keys) {
-                    let node = &self.graph.nodes[item.stage()];
-                    let wanted = match item {
-                        Item::Group { .. } => node.leaf || node.keep,
-                        Item::Partial { .. } => false,
-                        Item::Result { .. } => true,
-                    };
-                    if wanted {
-                        self.want(item, &mut open);
+                for (stage, node) in self.graph.nodes.iter().enumerate() {
+                    if node.leaf || node.keep || node.has_result() {
+                        open.extend(self.results_of(stage));
                     }
                 }
             }
+            Goal::Stages(stages) => open.extend(stages.iter().flat_map(|&stage| self.results_of(stage))),
             Goal::Rows(of, columns) => {
-                let mut seen = Seen::new();
+                let mut waits = Waits::default();
+                self.rows(*of, columns, &mut BTreeSet::new(), &mut waits);
                 for shard in 0..self.graph.origin(*of).map_or(0, |origin| self.keys.shards(origin)) {
-                    self.rows(*of, shard, columns, &mut seen, &mut open);
+                    self.missing(&waits, shard, |item| open.push(item));
                 }
+                self.share(&waits.shared, &mut wanted, &mut open);
             }
         }
-        let mut found = BTreeMap::new();
-        while let Some(item) = open.pop_first() {
-            let before = self.before(item);
-            open.extend(before.iter().filter(|other| !found.contains_key(*other)));
-            found.insert(item, before);
+        while let Some(item) = open.pop() {
+            if self.stored.contains(item) || !wanted.items.insert(item) {
+                continue;
+            }
+            self.before(item, |before| open.push(before));
+            self.share(self.shared_by(item), &mut wanted, &mut open);
         }
-        found
+        wanted
     }
 
-    fn want(&self, item: Item, out: &mut BTreeSet<Item>) {
-        if !self.stored.contains(&item) {
-            out.insert(item);
-        }
+    /// What a run for a stage is for: its rows, or its result.
+    fn results_of(&self, stage: usize) -> impl Iterator<Item = Item> + use<> {
+        items_of(self.graph, self.keys, stage).filter(|item| !matches!(item, Item::Partial { .. }))
     }
 
-    /// What a result waits for.
-    fn before(&self, item: Item) -> BTreeSet<Item> {
-        let (mut out, mut seen) = (BTreeSet::new(), Seen::new());
+    /// The stages whose shared list a result waits for.
+    pub(crate) fn shared_by(&self, item: Item) -> &BTreeSet<usize> {
+        &self.inputs[item.stage()].shared
+    }
+
+    /// What is not stored and a result waits for, but for what it shares with others.
+    pub(crate) fn before(&self, item: Item, mut take: impl FnMut(Item)) {
         let stage = item.stage();
-        let node = &self.graph.nodes[stage];
         match item {
-            Item::Group { shard, .. } | Item::Partial { shard, .. } => self.inputs(stage, shard, &mut seen, &mut out),
+            Item::Group { shard, .. } | Item::Partial { shard, .. } => self.missing(&self.inputs[stage], shard, take),
             Item::Result { .. } => {
                 for shard in 0..self.keys.stages[stage].shards.len() {
-                    self.want(Item::Partial { stage, shard }, &mut out);
+                    self.want(Item::Partial { stage, shard }, &mut take);
                 }
                 // Merging and jobs may read any row again.
-                for edge in &node.rows {
-                    self.all_rows(edge, &mut seen, &mut out);
+                for edge in &self.graph.nodes[stage].rows {
+                    self.all_rows(edge, &mut take, &mut BTreeSet::new());
                 }
-                self.barriers(stage, &mut seen, &mut out);
             }
         }
-        out
     }
 
-    /// What a stage's inputs for one shard wait for.
-    fn inputs(&self, stage: usize, shard: usize, seen: &mut Seen, out: &mut BTreeSet<Item>) {
-        for edge in &self.graph.nodes[stage].rows {
-            self.rows(edge.from, shard, &columns(edge), seen, out);
+    fn want(&self, item: Item, take: &mut impl FnMut(Item)) {
+        if !self.stored.contains(item) {
+            take(item);
         }
-        self.barriers(stage, seen, out);
     }
 
-    fn barriers(&self, stage: usize, seen: &mut Seen, out: &mut BTreeSet<Item>) {
+    fn missing(&self, waits: &Waits, shard: usize, mut take: impl FnMut(Item)) {
+        waits.results.iter().for_each(|&stage| self.want(Item::Result { stage }, &mut take));
+        waits.groups.iter().for_each(|&stage| self.want(Item::Group { stage, shard }, &mut take));
+    }
+
+    /// Adds the shared lists of these stages, and theirs, where they are new.
+    fn share(&self, stages: &BTreeSet<usize>, wanted: &mut Wanted, open: &mut Vec<Item>) {
+        let mut next: Vec<usize> = stages.iter().copied().collect();
+        while let Some(stage) = next.pop() {
+            if wanted.shared.contains_key(&stage) {
+                continue;
+            }
+            let shared = self.shared(stage);
+            open.extend(&shared.items);
+            next.extend(&shared.shared);
+            wanted.shared.insert(stage, shared);
+        }
+    }
+
+    /// What all shards of a stage wait for.
+    fn shared(&self, stage: usize) -> Shared {
         let node = &self.graph.nodes[stage];
+        let mut items = BTreeSet::new();
+        let mut shared = BTreeSet::new();
+        let mut take = |item| {
+            items.insert(item);
+        };
         for edge in &node.whole {
-            self.all_rows(edge, seen, out);
+            self.all_rows(edge, &mut take, &mut shared);
         }
         for (_, from) in &node.models {
             if let ModelFrom::Made(of) = from {
-                self.want(Item::Result { stage: of.stage }, out);
+                self.want(Item::Result { stage: of.stage }, &mut take);
             }
         }
         for &need in &node.needs {
-            let needed = &self.graph.nodes[need];
-            if needed.has_result() {
-                self.want(Item::Result { stage: need }, out);
-            } else if needed.stored {
-                for shard in 0..self.keys.stages[need].shards.len() {
-                    self.want(Item::Group { stage: need, shard }, out);
-                }
+            for item in self.results_of(need) {
+                self.want(item, &mut take);
             }
         }
+        shared.remove(&stage);
+        Shared { items: items.into_iter().collect(), shared }
     }
 
-    fn all_rows(&self, edge: &Edge, seen: &mut Seen, out: &mut BTreeSet<Item>) {
+    fn all_rows(&self, edge: &Edge, take: &mut impl FnMut(Item), shared: &mut BTreeSet<usize>) {
+        let mut waits = Waits::default();
+        self.rows(edge.from, &columns(edge), &mut BTreeSet::new(), &mut waits);
         for shard in 0..self.graph.origin(edge.from).map_or(0, |origin| self.keys.shards(origin)) {
-            self.rows(edge.from, shard, &columns(edge), seen, out);
+            self.missing(&waits, shard, &mut *take);
         }
+        shared.extend(waits.shared);
     }
 
     /// What reading rows of a port waits for.
-    fn rows(&self, of: Ref, shard: usize, columns: &Columns, seen: &mut Seen, out: &mut BTreeSet<Item>) {
-        if !seen.insert((of, shard, columns.iter().cloned().collect())) {
+    fn rows(&self, of: Ref, columns: &Columns, seen: &mut BTreeSet<(Ref, Vec<String>)>, out: &mut Waits) {
+        if !seen.insert((of, columns.iter().cloned().collect())) {
             return;
         }
         let (stage, node) = (of.stage, &self.graph.nodes[of.stage]);
         if node.has_result() {
-            self.want(Item::Result { stage }, out);
+            out.results.insert(stage);
         }
         if !node.streams() {
             return;
         }
         if node.stored {
-            self.want(Item::Group { stage, shard }, out);
+            out.groups.insert(stage);
         } else {
-            self.inputs(stage, shard, seen, out);
+            // Known already: a stage only reads stages before it.
+            let inputs = &self.inputs[stage];
+            out.groups.extend(&inputs.groups);
+            out.results.extend(&inputs.results);
+            out.shared.extend(&inputs.shared);
         }
         let through: Columns =
             columns.iter().filter(|column| !node.produced(of.port).contains(column)).cloned().collect();
         if let (Some(main), false) = (node.rows.first(), through.is_empty()) {
-            self.rows(main.from, shard, &through, seen, out);
+            self.rows(main.from, &through, seen, out);
         }
     }
 }
 
 fn columns(edge: &Edge) -> Columns {
     edge.needs.iter().map(|need| need.column.clone()).collect()
-}
-
-// ------------------------------------------------------------------------------------------------------------- tasks
-
-/// What a task does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// Streams a shard.
-    Segment(Segment),
-    /// Merges a fold's partials.
-    Merge(usize),
-    /// Runs a job.
-    Job(usize),
-}
-
-/// The unit of scheduling.
-#[derive(Clone, Debug)]
-pub(crate) struct Task {
-    pub(crate) work: Work,
-    /// The stages whose results it makes.
-    pub(crate) stages: Vec<usize>,
-    /// Those, and the stages that it recomputes on the way.
-    pub(crate) computes: BTreeSet<usize>,
-    pub(crate) shard: Option<usize>,
-    /// Tasks that have to be done before.
-    pub(crate) after: Vec<usize>,
-}
-
-/// Which results one task makes: stages that stream over the same shards and wait for the same things share a pass.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Segment(Ref, BTreeSet<Barrier>, usize),
-    Result(usize),
-}
-
-/// Puts results together into tasks, in the order in which to start them.
-pub(crate) fn tasks(graph: &Graph, items: &BTreeMap<Item, BTreeSet<Item>>) -> Vec<Task> {
-    let place = |item: Item| {
-        let node = &graph.nodes[item.stage()];
-        match (item, node.origin) {
-            (Item::Group { shard, .. } | Item::Partial { shard, .. }, Some(origin)) => {
-                Place::Segment(origin, node.barriers.clone(), shard)
-            }
-            _ => Place::Result(item.stage()),
-        }
-    };
-    let mut members: BTreeMap<Place, BTreeSet<Item>> = BTreeMap::new();
-    for &item in items.keys() {
-        members.entry(place(item)).or_default().insert(item);
-    }
-    // A pass ranks by its first stage, so that its shards follow each other.
-    let mut ranks: BTreeMap<(Ref, BTreeSet<Barrier>), usize> = BTreeMap::new();
-    for (place, items) in &members {
-        if let (Place::Segment(origin, barriers, _), Some(first)) = (place, items.iter().map(|item| item.stage()).min())
-        {
-            let rank = ranks.entry((*origin, barriers.clone())).or_insert(first);
-            *rank = (*rank).min(first);
-        }
-    }
-    let mut order: Vec<(usize, usize, Place)> = members
-        .keys()
-        .map(|place| match place {
-            Place::Segment(origin, barriers, shard) => {
-                (ranks.get(&(*origin, barriers.clone())).copied().unwrap_or(0), *shard, place.clone())
-            }
-            Place::Result(stage) => (*stage, 0, place.clone()),
-        })
-        .collect();
-    order.sort();
-    let numbers: BTreeMap<&Place, usize> = order.iter().enumerate().map(|(i, (_, _, place))| (place, i)).collect();
-    order
-        .iter()
-        .enumerate()
-        .map(|(number, (_, _, at))| {
-            let made = &members[at];
-            let before = made.iter().filter_map(|item| items.get(item)).flatten();
-            let after: BTreeSet<usize> = before.filter_map(|item| numbers.get(&place(*item)).copied()).collect();
-            let stages: BTreeSet<usize> = made.iter().map(|item| item.stage()).collect();
-            let mut computes = BTreeSet::new();
-            for &stage in &stages {
-                on_the_way(graph, stage, &stages, &mut computes);
-            }
-            let (work, shard) = match at {
-                Place::Segment(origin, _, shard) => {
-                    let of = |group: bool| {
-                        let made = made.iter().filter(|item| matches!(item, Item::Group { .. }) == group);
-                        made.map(|item| item.stage()).collect()
-                    };
-                    let segment = Segment { origin: *origin, shard: *shard, groups: of(true), folds: of(false) };
-                    (Work::Segment(segment), Some(*shard))
-                }
-                Place::Result(stage) if graph.nodes[*stage].shape == Shape::Job => (Work::Job(*stage), None),
-                Place::Result(stage) => (Work::Merge(*stage), None),
-            };
-            Task {
-                work,
-                stages: stages.into_iter().collect(),
-                computes,
-                shard,
-                after: after.into_iter().filter(|&other| other != number).collect(),
-            }
-        })
-        .collect()
-}
-
-/// A stage and those before it that are recomputed for it.
-fn on_the_way(graph: &Graph, stage: usize, made: &BTreeSet<usize>, out: &mut BTreeSet<usize>) {
-    if !out.insert(stage) {
-        return;
-    }
-    let node = &graph.nodes[stage];
-    for edge in node.rows.iter().chain(&node.whole) {
-        let before = &graph.nodes[edge.from.stage];
-        if before.streams() && (!before.stored || made.contains(&edge.from.stage)) {
-            on_the_way(graph, edge.from.stage, made, out);
-        }
-        if before.shape == Shape::Source {
-            out.insert(edge.from.stage);
-        }
-    }
 }

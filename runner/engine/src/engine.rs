@@ -1,16 +1,12 @@
 //! The entry: a registry of kinds, a store, and what the machine offers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use runner_contract::{Batch, Registry};
 use runner_spec::{Device, Pipeline};
 use runner_store::Store;
-use tokio::sync::Notify;
 
-use crate::{EngineError, Event, Plan, RunReport, demand::Goal, execute, export, plan};
+use crate::{Cancel, EngineError, Event, Plan, RunReport, execute, export, plan};
 
 /// A decoded picture: u8, `[height, width, channels]`.
 pub struct Decoded {
@@ -38,36 +34,42 @@ pub struct Config {
     pub devices: Vec<Device>,
     /// Decodes image files where a stage wants pixels.
     pub decode: Decode,
+    /// What `${{ secrets.NAME }}` in a stage's settings stands for, by name. A value never appears in a key, a record, a log
+    /// or an error.
+    pub secrets: BTreeMap<String, String>,
 }
 
-/// Stops a run from outside. Clones stop the same run.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel {
-    flag: Arc<AtomicBool>,
-    wake: Arc<Notify>,
+/// What part of a pipeline to plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Cuts every source to its first rows.
+    pub limit: Option<usize>,
+    /// Only these stages, with what they need that is not stored; all if there are none. A name in the file (`metrics`) or a full
+    /// name (`metrics[model=b32]`). Gates on other stages are left out.
+    pub only: Vec<String>,
+    /// These stages and all that read them are computed anew, whatever is stored.
+    pub from: Vec<String>,
 }
 
-impl Cancel {
-    /// Nothing to stop yet.
-    pub fn new() -> Self {
-        Self::default()
+impl From<Option<usize>> for PlanOptions {
+    fn from(limit: Option<usize>) -> Self {
+        Self { limit, ..Self::default() }
     }
+}
 
-    /// Stops the run: stages stop at the next chunk or step, what is finished stays recorded.
-    pub fn cancel(&self) {
-        self.flag.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
-    }
+/// What to record of a run besides what it does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunMeta {
+    /// The command line, program first, without secrets.
+    pub command: Vec<String>,
+    /// A JSON object of what it ran with. The engine adds versions, machine, kinds, models and sources where it has no entry of
+    /// that name.
+    pub environment: serde_json::Value,
+}
 
-    /// Whether somebody said so.
-    pub fn is_cancelled(&self) -> bool {
-        self.flag.load(Ordering::Relaxed)
-    }
-
-    pub(crate) async fn cancelled(&self) {
-        while !self.is_cancelled() {
-            self.wake.notified().await;
-        }
+impl From<Vec<String>> for RunMeta {
+    fn from(command: Vec<String>) -> Self {
+        Self { command, ..Self::default() }
     }
 }
 
@@ -85,24 +87,23 @@ impl Engine {
         Self { registry, store, config }
     }
 
-    /// Derives every key and looks up what is stored. Opens sources, computes nothing. `limit` cuts every source to its
-    /// first rows.
-    pub async fn plan(&self, pipeline: Pipeline, limit: Option<usize>) -> Result<Plan, EngineError> {
-        plan::plan(self, pipeline, limit, |_| Ok(Goal::All)).await
+    /// Derives every key and looks up what is stored. Opens sources, computes nothing.
+    pub async fn plan(&self, pipeline: Pipeline, options: impl Into<PlanOptions>) -> Result<Plan, EngineError> {
+        plan::plan(self, pipeline, options.into(), plan::goal).await
     }
 
-    /// Computes what a plan says is missing and records the run. `command` is the command line to record.
+    /// Computes what a plan says is missing and records the run.
     ///
     /// A stage that fails, gates that are not met and a cancelled run are outcomes, not errors: see the report. An error
     /// means that the run could not be recorded.
     pub async fn execute(
         &self,
         plan: Plan,
-        command: Vec<String>,
+        meta: impl Into<RunMeta>,
         cancel: &Cancel,
         on_event: &mut (dyn FnMut(&Event) + Send),
     ) -> Result<RunReport, EngineError> {
-        execute::execute(self, plan, command, cancel, on_event).await
+        execute::execute(self, plan, meta.into(), cancel, on_event).await
     }
 
     /// Streams the rows of a stage (`data`, `split.train`) with these columns (all, if none are named), chunk by chunk and in

@@ -1,5 +1,7 @@
 //! What can go wrong in planning and running, in words for people.
 
+use std::time::Duration;
+
 use runner_contract::StageError;
 use runner_store::StoreError;
 
@@ -18,6 +20,34 @@ pub enum EngineError {
         shard: Option<usize>,
         /// What it said.
         source: StageError,
+    },
+    /// A stage's code panicked.
+    #[error("stage `{stage}`{}: panicked: {what}; this is a mistake in the kind `{kind}`", shard_suffix(*.shard))]
+    Panicked {
+        /// The stage's full name.
+        stage: String,
+        /// The shard that it worked on, from 0.
+        shard: Option<usize>,
+        /// Its kind.
+        kind: String,
+        /// What the panic said.
+        what: String,
+    },
+    /// An attempt took longer than the stage's `timeout`.
+    #[error(
+        "stage `{stage}`{}: took longer than its `timeout` of {limit:?}{}",
+        shard_suffix(*.shard),
+        if *.deaf { " and did not react to being stopped" } else { "" }
+    )]
+    TimedOut {
+        /// The stage's full name.
+        stage: String,
+        /// The shard that it worked on, from 0.
+        shard: Option<usize>,
+        /// Its `timeout`.
+        limit: Duration,
+        /// It went on though it was told to stop, and was given up on.
+        deaf: bool,
     },
     /// The pipeline asks for what cannot be done here.
     #[error("{0}")]
@@ -47,6 +77,28 @@ impl EngineError {
         match source {
             StageError::Cancelled => Self::Cancelled,
             source => Self::Stage { stage: stage.to_owned(), shard, source },
+        }
+    }
+
+    /// The stage that it names.
+    pub(crate) fn stage_name(&self) -> Option<&str> {
+        match self {
+            Self::Stage { stage, .. }
+            | Self::Panicked { stage, .. }
+            | Self::TimedOut { stage, .. }
+            | Self::Stored { stage, .. } => Some(stage),
+            Self::Store(_) | Self::Invalid(_) | Self::Cancelled => None,
+        }
+    }
+
+    /// Whether another attempt may do better: a stage failed in words of its own or for want of time, or the store was out
+    /// of reach. A panic, a batch without what a stage reads, and what the pipeline asks for stay as they are.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Stage { source, .. } => matches!(source, StageError::Failed(_)),
+            Self::TimedOut { .. } => true,
+            Self::Store(error) => error.is_transient() || matches!(error, StoreError::Io { .. } | StoreError::Object(_)),
+            Self::Panicked { .. } | Self::Invalid(_) | Self::Stored { .. } | Self::Cancelled => false,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     images::DecodedImages,
     parquet::RowsReader,
     route::{How, Route, Step, Wants, stored_columns},
-    runtime::{Message, Runtime},
+    attempt::Attempt,
 };
 
 /// Rows a chunk where a dataset is one small batch: a source's second port, the result of a fold or a job.
@@ -29,7 +29,7 @@ enum Reader<'a> {
 
 /// The chunks of one shard, brought as far as the device.
 pub(crate) struct ShardEval<'a> {
-    runtime: &'a Runtime,
+    attempt: &'a Attempt,
     shard: usize,
     readers: Vec<(Ref, Reader<'a>)>,
     pub(crate) stored_bad: StoredBad,
@@ -40,9 +40,9 @@ pub(crate) struct ShardEval<'a> {
 
 impl<'a> ShardEval<'a> {
     /// Opens everything that the route reads.
-    pub(crate) fn open(runtime: &'a Runtime, route: &Route, shard: usize) -> Result<Self, EngineError> {
+    pub(crate) fn open(attempt: &'a Attempt, route: &Route, shard: usize) -> Result<Self, EngineError> {
         let mut eval =
-            Self { runtime, shard, readers: Vec::new(), stored_bad: StoredBad::new(), done: false, again: false };
+            Self { attempt, shard, readers: Vec::new(), stored_bad: StoredBad::new(), done: false, again: false };
         for step in &route.steps {
             for (port, columns) in &step.ports {
                 let of = Ref { stage: step.stage, port: *port };
@@ -58,26 +58,26 @@ impl<'a> ShardEval<'a> {
     }
 
     fn origin(&self, of: Ref, columns: &[String]) -> Result<Reader<'a>, EngineError> {
-        let runtime = self.runtime;
-        if let Some(rows) = runtime.sides.get(&of) {
+        let attempt = self.attempt;
+        if let Some(rows) = attempt.sides.get(&of) {
             return Ok(Reader::Small { rows: rows.clone(), next: 0 });
         }
-        let node = &runtime.graph.nodes[of.stage];
+        let node = &attempt.graph.nodes[of.stage];
         if !node.has_result() {
-            let source = runtime.source(of.stage)?;
-            let read = runtime.guard(of.stage, Some(self.shard), || source.read(self.shard, runtime.limit, columns))?;
+            let source = attempt.source(of.stage)?;
+            let read = attempt.guard(of.stage, Some(self.shard), || source.read(self.shard, attempt.limit, columns))?;
             return Ok(Reader::Source(read));
         }
         let port = &node.outputs[of.port].name;
-        let outcome = runtime.outcome(of.stage);
+        let outcome = attempt.outcome(of.stage);
         let file = outcome.as_ref().and_then(|outcome| outcome.rows.get(port));
         let file = file.ok_or_else(|| EngineError::stored(&node.name, format!("it left no rows on port `{port}`")))?;
         self.file(of, &file.digest, columns)
     }
 
     fn stored(&mut self, of: Ref, columns: &[String]) -> Result<Reader<'a>, EngineError> {
-        let node = &self.runtime.graph.nodes[of.stage];
-        let entry = self.runtime.group(of, self.shard);
+        let node = &self.attempt.graph.nodes[of.stage];
+        let entry = self.attempt.group(of, self.shard);
         let entry = entry.ok_or_else(|| EngineError::stored(&node.name, "nothing is stored"))?;
         let reader = self.file(of, &entry.digest, &stored_columns(columns, node.produced(of.port)))?;
         if let Reader::Stored(reader) = &reader {
@@ -87,19 +87,19 @@ impl<'a> ShardEval<'a> {
     }
 
     fn file(&self, of: Ref, digest: &Digest, columns: &[String]) -> Result<Reader<'a>, EngineError> {
-        let file = self.runtime.get(digest)?;
+        let file = self.attempt.get(digest)?;
         let reader = RowsReader::open(file, columns);
-        let name = &self.runtime.graph.nodes[of.stage].name;
+        let name = &self.attempt.graph.nodes[of.stage].name;
         Ok(Reader::Stored(Box::new(reader.map_err(|error| EngineError::stored(name, error))?)))
     }
 
     /// Reads the next chunk and brings it as far as possible without a device.
     pub(crate) fn next(&mut self, route: &Route) -> Result<Option<Chunk>, EngineError> {
-        self.runtime.check()?;
+        self.attempt.check()?;
         let Some(mut chunk) = self.read()? else { return Ok(None) };
         for step in &route.steps {
             if step.prepared_ahead {
-                prepare(self.runtime, step, self.shard, &mut chunk)?;
+                prepare(self.attempt, step, self.shard, &mut chunk)?;
             } else if step.ahead {
                 self.pass(step, &mut chunk)?;
             }
@@ -117,9 +117,9 @@ impl<'a> ShardEval<'a> {
         let mut chunk = Chunk::default();
         chunk.again = self.again;
         for (of, reader) in &mut self.readers {
-            let name = &self.runtime.graph.nodes[of.stage].name;
+            let name = &self.attempt.graph.nodes[of.stage].name;
             let next = match reader {
-                Reader::Source(read) => self.runtime.guard(of.stage, Some(self.shard), || read.next().transpose())?,
+                Reader::Source(read) => self.attempt.guard(of.stage, Some(self.shard), || read.next().transpose())?,
                 Reader::Small { rows, next } => {
                     let start = *next;
                     *next += SMALL_CHUNK;
@@ -135,7 +135,7 @@ impl<'a> ShardEval<'a> {
             self.done = true;
             if let Some(of) = chunk.rows.keys().next() {
                 let reason = format!("shard {} has more chunks than what it was made from", self.shard);
-                return Err(EngineError::stored(&self.runtime.graph.nodes[of.stage].name, reason));
+                return Err(EngineError::stored(&self.attempt.graph.nodes[of.stage].name, reason));
             }
             return Ok(None);
         }
@@ -144,14 +144,14 @@ impl<'a> ShardEval<'a> {
 
     /// A step that needs no device.
     fn pass(&self, step: &Step, chunk: &mut Chunk) -> Result<(), EngineError> {
-        finish_step(self.runtime, step, self.shard, chunk)
+        finish_step(self.attempt, step, self.shard, chunk)
     }
 }
 
 /// Unusable rows on the way to each stage, by the key of who could not use them. `found` counts those of the stages that
 /// were computed now.
 pub(crate) fn bad_before(
-    runtime: &Runtime,
+    attempt: &Attempt,
     route: &Route,
     shard: usize,
     stored: &StoredBad,
@@ -161,10 +161,10 @@ pub(crate) fn bad_before(
     for step in &route.steps {
         let mut bad = stored.get(&step.stage).cloned().unwrap_or_default();
         if step.how == How::Compute {
-            for edge in &runtime.graph.nodes[step.stage].rows {
+            for edge in &attempt.graph.nodes[step.stage].rows {
                 bad.extend(before.get(&edge.from.stage).into_iter().flatten());
             }
-            let key = runtime.keys.stages[step.stage].shards.get(shard);
+            let key = attempt.keys.stages[step.stage].shards.get(shard);
             if let (Some(key), Some(&n)) = (key, found.get(&step.stage)) {
                 bad.insert(*key, n);
             }
@@ -175,20 +175,20 @@ pub(crate) fn bad_before(
 }
 
 /// Does what is left of a chunk behind the device.
-pub(crate) fn finish(runtime: &Runtime, route: &Route, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
+pub(crate) fn finish(attempt: &Attempt, route: &Route, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
     for step in route.steps.iter().filter(|step| !step.ahead) {
-        runtime.check()?;
-        finish_step(runtime, step, shard, chunk)?;
+        attempt.check()?;
+        finish_step(attempt, step, shard, chunk)?;
     }
     Ok(())
 }
 
-fn finish_step(runtime: &Runtime, step: &Step, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
+fn finish_step(attempt: &Attempt, step: &Step, shard: usize, chunk: &mut Chunk) -> Result<(), EngineError> {
     match step.how {
         How::Origin => Ok(()),
-        How::Compute => apply(runtime, step, shard, chunk),
+        How::Compute => apply(attempt, step, shard, chunk),
         How::Stored => {
-            let node = &runtime.graph.nodes[step.stage];
+            let node = &attempt.graph.nodes[step.stage];
             for (port, columns) in &step.ports {
                 let of = Ref { stage: step.stage, port: *port };
                 let Some(stored) = chunk.rows.remove(&of) else { continue };
@@ -205,7 +205,7 @@ fn finish_step(runtime: &Runtime, step: &Step, shard: usize, chunk: &mut Chunk) 
 
 /// The rows of one port in one shard, with these columns, for whoever reads them outside a stage's own task.
 pub(crate) struct PortRows<'a> {
-    runtime: &'a Runtime,
+    attempt: &'a Attempt,
     route: Route,
     eval: ShardEval<'a>,
     shard: usize,
@@ -216,15 +216,15 @@ pub(crate) struct PortRows<'a> {
 }
 
 impl<'a> PortRows<'a> {
-    pub(crate) fn open(runtime: &'a Runtime, of: Ref, shard: usize, needs: &[Need]) -> Result<Self, EngineError> {
-        let origin = runtime.graph.origin(of);
+    pub(crate) fn open(attempt: &'a Attempt, of: Ref, shard: usize, needs: &[Need]) -> Result<Self, EngineError> {
+        let origin = attempt.graph.origin(of);
         let origin =
-            origin.ok_or_else(|| EngineError::Invalid(format!("`{}` has no rows", runtime.graph.describe(of))))?;
+            origin.ok_or_else(|| EngineError::Invalid(format!("`{}` has no rows", attempt.graph.describe(of))))?;
         let columns: BTreeSet<String> = needs.iter().map(|need| need.column.clone()).collect();
-        let route = Route::new(runtime, origin, shard, Wants::from([(of, columns)]), &BTreeSet::new());
-        let mut eval = ShardEval::open(runtime, &route, shard)?;
+        let route = Route::new(attempt, origin, shard, Wants::from([(of, columns)]), &BTreeSet::new());
+        let mut eval = ShardEval::open(attempt, &route, shard)?;
         eval.again = true;
-        Ok(Self { runtime, route, eval, shard, of, needs: needs.to_vec(), bad: BTreeMap::new() })
+        Ok(Self { attempt, route, eval, shard, of, needs: needs.to_vec(), bad: BTreeMap::new() })
     }
 
     fn chunk(&mut self) -> Result<Option<Batch>, EngineError> {
@@ -232,17 +232,17 @@ impl<'a> PortRows<'a> {
             self.warn();
             return Ok(None);
         };
-        finish(self.runtime, &self.route, self.shard, &mut chunk)?;
+        finish(self.attempt, &self.route, self.shard, &mut chunk)?;
         let mut rows = chunk.rows.remove(&self.of).unwrap_or_else(|| Batch::new(Vec::new()));
         if rows.is_empty() {
             return Ok(Some(rows));
         }
-        let name = &self.runtime.graph.nodes[self.of.stage].name;
+        let name = &self.attempt.graph.nodes[self.of.stage].name;
         let failed = |error: runner_contract::BatchError| EngineError::stage(name, Some(self.shard), error.into());
         let names: Vec<&str> = self.needs.iter().map(|need| need.column.as_str()).collect();
         rows = rows.select(&names).map_err(failed)?;
         for need in self.needs.iter().filter(|need| need.pixels) {
-            let pixels = chunk.decoded.pixels(&rows, &need.column, &self.runtime.config.decode).map_err(failed)?;
+            let pixels = chunk.decoded.pixels(&rows, &need.column, &self.attempt.config.decode).map_err(failed)?;
             if let Some(pixels) = pixels {
                 let ids = rows.ids().map_err(failed)?;
                 let bad = pixels.bad.iter().map(|(row, reason)| (ids.value(*row as usize).to_owned(), reason.clone()));
@@ -263,10 +263,9 @@ impl<'a> PortRows<'a> {
     /// Says which rows were left out, once a run.
     fn warn(&mut self) {
         for (stage, (n, first)) in std::mem::take(&mut self.bad) {
-            if let Some((id, reason)) = first.filter(|_| self.runtime.first_warning(stage, self.shard)) {
-                let message =
-                    format!("{n} rows of shard {} left out as unusable (first: `{id}`: {reason})", self.shard);
-                self.runtime.tell(Message::Warning { stage, message });
+            if let Some((id, reason)) = first.filter(|_| self.attempt.first_warning(stage, self.shard)) {
+                let text = format!("{n} rows of shard {} left out as unusable (first: `{id}`: {reason})", self.shard);
+                self.attempt.warn(stage, self.shard, text);
             }
         }
     }
@@ -281,20 +280,20 @@ impl Iterator for PortRows<'_> {
 }
 
 /// A whole dataset, for an input port that holds it.
-pub(crate) fn whole(runtime: &Runtime, reader: usize, edge: &Edge) -> Result<Batch, EngineError> {
-    let origin = runtime.graph.origin(edge.from);
+pub(crate) fn whole(attempt: &Attempt, reader: usize, edge: &Edge) -> Result<Batch, EngineError> {
+    let origin = attempt.graph.origin(edge.from);
     let mut parts = Vec::new();
-    for shard in 0..origin.map_or(0, |origin| runtime.keys.shards(origin)) {
-        for rows in PortRows::open(runtime, edge.from, shard, &edge.needs)? {
+    for shard in 0..origin.map_or(0, |origin| attempt.keys.shards(origin)) {
+        for rows in PortRows::open(attempt, edge.from, shard, &edge.needs)? {
             let rows = rows?;
             if !rows.is_empty() {
                 parts.push(rows);
             }
         }
     }
-    let name = &runtime.graph.nodes[reader].name;
+    let name = &attempt.graph.nodes[reader].name;
     if parts.is_empty() {
-        let reason = format!("port `{}` reads `{}`, which has no rows", edge.port, runtime.graph.describe(edge.from));
+        let reason = format!("port `{}` reads `{}`, which has no rows", edge.port, attempt.graph.describe(edge.from));
         return Err(EngineError::stage(name, None, StageError::new(reason)));
     }
     Batch::concat(&parts).map_err(|error| EngineError::stage(name, None, error.into()))

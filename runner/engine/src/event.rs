@@ -1,6 +1,8 @@
 //! What an onlooker of a run hears while it goes on.
 
-use runner_store::TaskStatus;
+use std::time::Duration;
+
+use runner_store::{Level, TaskStatus};
 
 use crate::RunReport;
 
@@ -61,6 +63,32 @@ pub enum Event {
         /// What.
         message: String,
     },
+    /// A line of the run's log. What is an [`Event::Warning`] too is not said again.
+    Log {
+        /// The stage that it is about.
+        stage: Option<usize>,
+        /// The shard that it is about.
+        shard: Option<u32>,
+        /// How grave.
+        level: Level,
+        /// What.
+        text: String,
+    },
+    /// An attempt of a task failed, and another follows.
+    Retry {
+        /// The task's number.
+        task: usize,
+        /// The stages that it computes.
+        stages: Vec<usize>,
+        /// Its shard.
+        shard: Option<usize>,
+        /// Which attempt failed, from 1.
+        attempt: u32,
+        /// When the next one begins.
+        after: Duration,
+        /// What went wrong.
+        error: String,
+    },
     /// A task ended.
     TaskFinished {
         /// Its number.
@@ -69,7 +97,7 @@ pub enum Event {
         stages: Vec<usize>,
         /// Its shard.
         shard: Option<usize>,
-        /// `Done`, `Failed` or `Cancelled`.
+        /// `Done`, `Cached` (another run made it meanwhile), `Failed` or `Cancelled`.
         status: TaskStatus,
         /// What went wrong.
         error: Option<String>,

@@ -1,6 +1,6 @@
 //! Streams the rows of a stage to somebody who wants them, computing what is not stored.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use runner_contract::{Batch, Need};
 use runner_spec::Pipeline;
@@ -9,7 +9,8 @@ use tokio::{sync::mpsc::channel, task::spawn_blocking};
 use crate::{
     Cancel, Engine, EngineError,
     demand::Goal,
-    eval::PortRows,
+    attempt::Attempt,
+    eval::{PortRows, whole},
     execute::drive_quietly,
     graph::{Graph, Ref},
     plan::plan,
@@ -30,7 +31,7 @@ pub(crate) async fn export(
 ) -> Result<(), EngineError> {
     let (stage, columns) = (stage.to_owned(), columns.map(<[String]>::to_vec));
     let (name, asked) = (stage.clone(), columns.clone());
-    let planned = plan(engine, pipeline, limit, move |graph| {
+    let planned = plan(engine, pipeline, limit.into(), move |graph, _, _| {
         let of = find(graph, &name)?;
         Ok(Goal::Rows(of, pick(graph, of, asked.as_deref())?))
     });
@@ -45,10 +46,11 @@ pub(crate) async fn export(
     };
     let shards = runtime.graph.origin(of).map_or(0, |origin| runtime.keys.shards(origin));
     let (sender, mut receiver) = channel(QUEUE);
-    let reading = runtime.clone();
+    let reading = Arc::new(Attempt::new(runtime.clone(), usize::MAX, whole));
+    let read_by = reading.clone();
     let reader = spawn_blocking(move || {
         for shard in 0..shards {
-            for rows in PortRows::open(&reading, of, shard, &needs)? {
+            for rows in PortRows::open(&read_by, of, shard, &needs)? {
                 let rows = rows?;
                 // Whoever takes them may have had enough.
                 if !rows.is_empty() && sender.blocking_send(rows).is_err() {
@@ -61,7 +63,7 @@ pub(crate) async fn export(
     let mut refused = None;
     while let Some(rows) = receiver.recv().await {
         if cancel.is_cancelled() {
-            runtime.stop();
+            reading.stop();
         }
         if let Err(reason) = sink(rows) {
             refused = Some(EngineError::Invalid(reason));

@@ -1,6 +1,6 @@
 //! A pipeline as the engine sees it: which rows stream over which shards, and what has to wait for what.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use runner_contract::{Input, ModelInfo, Need, Output, PARENT, PortKind, Registry, Schema, Shape};
 use runner_spec::{Device, InputRef, Pipeline};
@@ -69,6 +69,8 @@ pub(crate) struct Node {
     pub(crate) version: u32,
     pub(crate) shape: Shape,
     pub(crate) settings: Value,
+    /// The secrets that the settings mention.
+    pub(crate) secrets: Vec<String>,
     /// Row inputs, in the order of the kind's ports.
     pub(crate) rows: Vec<Edge>,
     pub(crate) whole: Vec<Edge>,
@@ -86,8 +88,14 @@ pub(crate) struct Node {
     pub(crate) device: Option<Device>,
     pub(crate) needs: Vec<usize>,
     pub(crate) barriers: BTreeSet<Barrier>,
+    /// To be computed though it may be stored.
+    pub(crate) anew: bool,
     /// Nobody reads it.
     pub(crate) leaf: bool,
+    /// How often a failed attempt is repeated.
+    pub(crate) retries: u32,
+    /// How long an attempt may take.
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Node {
@@ -136,6 +144,21 @@ impl Graph {
             node.stored |= node.streams() && node.leaf;
         }
         Ok(graph)
+    }
+
+    /// Makes what a stage makes a result of the pipeline.
+    pub(crate) fn keep(&mut self, stage: usize) {
+        let node = &mut self.nodes[stage];
+        node.keep = true;
+        node.stored |= node.streams();
+    }
+
+    /// Has these stages, and all that read them, computed anew.
+    pub(crate) fn anew(&mut self, stages: &BTreeSet<usize>) {
+        for stage in 0..self.nodes.len() {
+            let reads = read_stages(&self.nodes[stage]).any(|before| self.nodes[before].anew);
+            self.nodes[stage].anew = reads || stages.contains(&stage);
+        }
     }
 
     /// The origin of the shards of an output port.
@@ -224,6 +247,7 @@ impl Graph {
             version: info.version,
             shape: info.shape,
             settings: def.bound.settings.clone(),
+            secrets: def.secrets.clone(),
             rows,
             whole,
             models,
@@ -236,7 +260,10 @@ impl Graph {
             device: info.device.then(|| def.device.unwrap_or(Device::Cpu)),
             needs: def.needs.clone(),
             barriers,
+            anew: false,
             leaf: false,
+            retries: def.retries,
+            timeout: def.timeout,
         };
         let cached = read_stages(&node).all(|stage| self.nodes[stage].cache);
         node.cache &= cached;

@@ -57,9 +57,9 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// The artifacts that it names.
     pub(crate) fn artifacts(&self) -> Vec<Digest> {
-        let rows = self.rows.values().map(|rows| rows.digest);
-        let models = self.models.values().map(|model| model.digest);
-        rows.chain(models).chain(self.files.iter().map(|file| file.digest)).collect()
+        let named = self.rows.values().map(|rows| rows.digest);
+        let named = named.chain(self.models.values().map(|model| model.digest));
+        named.chain(self.files.iter().map(|file| file.digest)).collect()
     }
 }
 

@@ -1,78 +1,50 @@
 //! What a run will do, known before it does anything.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use runner_contract::{Digest, Shape, Stage, StageError};
 use runner_spec::Pipeline;
-use serde::Serialize;
+use runner_store::Entry;
 use tokio::{runtime::Handle, task::spawn_blocking};
 
 use crate::{
-    Engine, EngineError, StagePlan,
-    demand::{Demand, Goal, Item, Task, items, tasks},
+    Engine, EngineError, PlanOptions, StagePlan,
+    demand::{Demand, Goal, Item, ItemSet, items},
+    describe::{Described, PlannedStage, PlannedState, describe},
+    estimate::Rates,
     graph::{Graph, Ref},
     key::{Keys, SourceKeys},
     outcome::read_outcome,
     parts::Parts,
     runtime::{Runtime, Sources},
+    secrets::Secrets,
+    tasks::{Tasks, item_keys, tasks},
 };
+
+/// Keys looked up at once.
+const LOOKUP: usize = 10_000;
 
 /// A planned run: every result with its key, and whether it is stored.
 pub struct Plan {
     pub(crate) pipeline: Pipeline,
     pub(crate) runtime: Arc<Runtime>,
-    pub(crate) tasks: Vec<Task>,
+    pub(crate) tasks: Tasks,
     /// Results that are stored already.
-    pub(crate) stored: BTreeSet<Item>,
+    pub(crate) stored: ItemSet,
     pub(crate) parts: Parts,
+    /// What each source read: shards, rows and a digest of both, by stage.
+    pub(crate) sources: BTreeMap<usize, SourceSum>,
     stages: Vec<PlannedStage>,
 }
 
-/// A stage of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PlannedStage {
-    /// Its full name.
-    pub name: String,
-    /// Its kind.
-    pub kind: String,
-    /// How its rows relate to those that it reads.
-    pub shape: Shape,
-    /// What it makes is stored (`false`: it is recomputed where it is needed).
-    pub stored: bool,
-    /// Its results: shards, then, for a fold or a job, the result.
-    pub results: Vec<PlannedResult>,
-}
-
-/// A result of a stage.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PlannedResult {
-    /// Its shard; `None` for the result of a fold or a job.
-    pub shard: Option<usize>,
-    /// Rows that the shard starts with, where a source says so.
-    pub rows: Option<u64>,
-    /// Its key.
-    pub key: Digest,
-    /// What will happen.
-    pub state: PlannedState,
-    /// Why.
-    pub why: String,
-}
-
-/// What will happen to a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PlannedState {
-    /// It is stored.
-    Cached,
-    /// It will be computed and stored.
-    Compute,
-    /// It will be read or recomputed on the way to something else, and not stored.
-    Pass,
-    /// Nobody needs it.
-    Idle,
+/// What a source will read, in short.
+pub(crate) struct SourceSum {
+    pub(crate) shards: usize,
+    pub(crate) rows: u64,
+    pub(crate) digest: Digest,
 }
 
 impl Plan {
@@ -88,13 +60,32 @@ impl Plan {
 
     /// Number of tasks: stages fused over one shard, folds' merges, jobs.
     pub fn tasks(&self) -> usize {
-        self.tasks.len()
+        self.tasks.list.len()
     }
 
     /// Number of results that are stored, and of those to compute.
     pub fn counts(&self) -> (usize, usize) {
         let of = |state| self.stages.iter().flat_map(|stage| &stage.results).filter(|it| it.state == state).count();
         (of(PlannedState::Cached), of(PlannedState::Compute))
+    }
+
+    /// How long it may take, in seconds, from how long the stages took in earlier runs. `None` where one of them has not run yet.
+    pub fn seconds(&self) -> Option<f64> {
+        let (mut all, mut devices) = (0.0, BTreeMap::new());
+        for (stage, node) in self.stages.iter().zip(&self.runtime.graph.nodes) {
+            let at_work =
+                stage.results.iter().any(|it| matches!(it.state, PlannedState::Compute | PlannedState::Pass));
+            if !at_work || node.shape == Shape::Source {
+                continue;
+            }
+            let seconds = stage.seconds?;
+            all += seconds;
+            if let Some(device) = node.device {
+                *devices.entry(device.to_string()).or_insert(0.0) += seconds;
+            }
+        }
+        // What works on one device works one after the other; the rest shares the threads.
+        Some(devices.into_values().fold(all / self.runtime.config.threads.max(1) as f64, f64::max))
     }
 
     pub(crate) fn overview(&self) -> Vec<StagePlan> {
@@ -117,32 +108,76 @@ impl Plan {
     }
 }
 
-/// See [`Engine::plan`]. With `goal`: only what is needed for it.
+/// See [`Engine::plan`]. `goal` says what for.
 pub(crate) async fn plan(
     engine: &Engine,
-    pipeline: Pipeline,
-    limit: Option<usize>,
-    goal: impl FnOnce(&Graph) -> Result<Goal, EngineError> + Send + 'static,
+    mut pipeline: Pipeline,
+    options: PlanOptions,
+    goal: impl FnOnce(&Graph, &PlanOptions, &Pipeline) -> Result<Goal, EngineError> + Send + 'static,
 ) -> Result<Plan, EngineError> {
     let (handle, started) = (Handle::current(), engine.clone());
     let read = spawn_blocking(move || {
-        let graph = Graph::new(&pipeline, started.registry.as_ref())?;
+        let mut graph = Graph::new(&pipeline, started.registry.as_ref())?;
         check_devices(&graph, &started)?;
-        let goal = goal(&graph)?;
-        let (sources, opened) = open_sources(&graph, &started, limit)?;
+        let goal = goal(&graph, &options, &pipeline)?;
+        if let Goal::Stages(only) = &goal {
+            only.iter().for_each(|&stage| graph.keep(stage));
+            let of = |metric: &str, name: &str| metric.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+            let names: Vec<&str> = only.iter().map(|&stage| graph.nodes[stage].name.as_str()).collect();
+            pipeline.gates.retain(|gate| names.iter().any(|name| of(&gate.metric, name)));
+        }
+        graph.anew(&named(&pipeline, &options.from)?);
+        let secrets = Secrets::new(&started.config.secrets);
+        let (sources, opened) = open_sources(&graph, &started, &secrets, options.limit)?;
         let keys = Keys::derive(&graph, &sources, &started.config.backend)?;
-        let runtime = Runtime::new(&started, handle, graph, keys, opened, limit);
-        Ok::<_, EngineError>((pipeline, goal, sources, runtime))
+        let parts = Parts::new(&graph, &sources, &started.config.backend);
+        let runtime = Runtime::new(&started, handle, graph, keys, opened, options.limit);
+        Ok::<_, EngineError>((pipeline, goal, sources, parts, runtime))
     });
-    let (pipeline, goal, sources, runtime) =
+    let (pipeline, goal, sources, parts, runtime) =
         read.await.map_err(|error| EngineError::Invalid(format!("planning did not end: {error}")))??;
     let stored = look_up(&runtime).await?;
-    let wanted = Demand::new(&runtime.graph, &runtime.keys, &stored).of(&goal);
-    let tasks = tasks(&runtime.graph, &wanted);
-    let parts = Parts::new(&runtime.graph, &runtime.keys, &engine.config.backend)?;
-    let last = Parts::last(&engine.store, &pipeline.name).await?.unwrap_or_default();
-    let stages = describe(&runtime, &sources, &stored, &tasks, |stage| parts.changed(&last, stage).join(", "));
-    Ok(Plan { pipeline, runtime: Arc::new(runtime), tasks, stored, parts, stages })
+    let last = Parts::last(&engine.store, &pipeline.name).await?;
+    let rates = Rates::new(&engine.store, &pipeline.name).await?;
+    let read = spawn_blocking(move || {
+        let demand = Demand::new(&runtime.graph, &runtime.keys, &stored);
+        let wanted = demand.of(&goal);
+        let tasks = tasks(&runtime.graph, &runtime.keys, &demand, &wanted);
+        let known = Described { runtime: &runtime, sources: &sources, stored: &stored, tasks: &tasks.list };
+        let stages = describe(&known, &parts.explain(&runtime.graph, &last), &rates);
+        let sources = sums(&sources);
+        Plan { pipeline, runtime: Arc::new(runtime), tasks, stored, parts, sources, stages }
+    });
+    read.await.map_err(|error| EngineError::Invalid(format!("planning did not end: {error}")))
+}
+
+/// What [`PlanOptions::only`] names, or everything.
+pub(crate) fn goal(_graph: &Graph, options: &PlanOptions, pipeline: &Pipeline) -> Result<Goal, EngineError> {
+    if options.only.is_empty() {
+        return Ok(Goal::All);
+    }
+    Ok(Goal::Stages(named(pipeline, &options.only)?))
+}
+
+/// The stages of these names: full ones, or names in the file, which stand for all instances.
+fn named(pipeline: &Pipeline, names: &[String]) -> Result<BTreeSet<usize>, EngineError> {
+    let mut found = BTreeSet::new();
+    for name in names {
+        let before = found.len();
+        let stages = pipeline.stages.iter().enumerate();
+        let fitting: Vec<usize> =
+            stages.filter(|(_, stage)| stage.name == *name || stage.base == *name).map(|(at, _)| at).collect();
+        found.extend(&fitting);
+        if fitting.is_empty() && found.len() == before {
+            if pipeline.skipped.contains(name) {
+                return Err(EngineError::Invalid(format!("stage `{name}` is left out by its `when`")));
+            }
+            let known: BTreeSet<&str> = pipeline.stages.iter().map(|stage| stage.base.as_str()).collect();
+            let known: Vec<&str> = known.into_iter().collect();
+            return Err(EngineError::Invalid(format!("no stage is called `{name}`; there are: {}", known.join(", "))));
+        }
+    }
+    Ok(found)
 }
 
 fn check_devices(graph: &Graph, engine: &Engine) -> Result<(), EngineError> {
@@ -160,16 +195,22 @@ fn check_devices(graph: &Graph, engine: &Engine) -> Result<(), EngineError> {
 }
 
 /// Opens the sources and asks them for their shards and small datasets.
-fn open_sources(graph: &Graph, engine: &Engine, limit: Option<usize>) -> Result<(SourceKeys, Sources), EngineError> {
+fn open_sources(
+    graph: &Graph,
+    engine: &Engine,
+    secrets: &Secrets,
+    limit: Option<usize>,
+) -> Result<(SourceKeys, Sources), EngineError> {
     let (mut keys, mut sources) = (SourceKeys::default(), Sources { opened: BTreeMap::new(), sides: BTreeMap::new() });
     let read: BTreeSet<Ref> =
         graph.nodes.iter().flat_map(|node| node.rows.iter().chain(&node.whole)).map(|edge| edge.from).collect();
     for (stage, node) in graph.nodes.iter().enumerate().filter(|(_, node)| node.shape == Shape::Source) {
-        let failed = |error| EngineError::stage(&node.name, None, error);
+        let failed = |error| EngineError::stage(&node.name, None, secrets.redact_error(error));
         let kind = engine.registry.kind(&node.kind);
         let kind = kind.ok_or_else(|| failed(StageError::new(format!("no stage kind is called `{}`", node.kind))))?;
         let received = node.received.iter().cloned().collect();
-        let Stage::Source(source) = kind.open(&node.settings, &received).map_err(failed)? else {
+        let settings = secrets.fill(&node.settings, &node.secrets).map_err(failed)?;
+        let Stage::Source(source) = kind.open(&settings, &received).map_err(failed)? else {
             return Err(failed(StageError::new(format!("kind `{}` says that it is a source and is none", node.kind))));
         };
         for port in node.row_ports() {
@@ -187,43 +228,56 @@ fn open_sources(graph: &Graph, engine: &Engine, limit: Option<usize>) -> Result<
     Ok((keys, sources))
 }
 
-/// Finds the results that are stored, whole, and tells the runtime.
-async fn look_up(runtime: &Runtime) -> Result<BTreeSet<Item>, EngineError> {
-    let all: Vec<Item> = items(&runtime.graph, &runtime.keys)
-        .into_iter()
-        .filter(|item| runtime.graph.nodes[item.stage()].cache)
-        .collect();
-    let keys: Vec<Digest> = all.iter().flat_map(|item| item_keys(runtime, *item)).collect();
-    let mut found = runtime.store.records().lookup(&keys).await?;
-    let mut gone = Vec::new();
-    for entry in found.values() {
-        if !runtime.store.artifacts().exists(&entry.digest).await? {
-            gone.push(entry.key);
+fn sums(sources: &SourceKeys) -> BTreeMap<usize, SourceSum> {
+    let sum = |shards: &Vec<runner_contract::ShardInfo>| {
+        let mut key = runner_contract::KeyHasher::new("source/1");
+        for shard in shards {
+            key = key.digest("ids", &shard.ids);
+            for (column, digest) in &shard.columns {
+                key = key.part("column", column.as_bytes()).digest("content", digest);
+            }
         }
+        let rows = shards.iter().map(|shard| shard.rows as u64).sum();
+        SourceSum { shards: shards.len(), rows, digest: key.finish() }
+    };
+    sources.shards.iter().map(|(of, shards)| (of.stage, sum(shards))).collect()
+}
+
+/// Finds the results that are stored, whole, and tells the runtime.
+async fn look_up(runtime: &Runtime) -> Result<ItemSet, EngineError> {
+    let (graph, keys) = (&runtime.graph, &runtime.keys);
+    let usable = |item: &Item| graph.nodes[item.stage()].cache && !graph.nodes[item.stage()].anew;
+    let all: Vec<(Item, Vec<Digest>)> =
+        items(graph, keys).into_iter().filter(usable).map(|item| (item, item_keys(graph, keys, item))).collect();
+    let wanted: Vec<Digest> = all.iter().flat_map(|(_, keys)| keys).copied().collect();
+    let mut found: HashMap<Digest, Entry> = HashMap::with_capacity(wanted.len());
+    for keys in wanted.chunks(LOOKUP) {
+        found.extend(runtime.store.records().lookup(keys).await?);
     }
+    let artifacts: Vec<Digest> = found.values().flat_map(|entry| entry.holds.iter().chain([&entry.digest])).copied().collect();
+    let there = runtime.store.artifacts().exists_all(&artifacts).await?;
+    let is_whole = |entry: &Entry| there.contains(&entry.digest) && entry.holds.iter().all(|held| there.contains(held));
+    let gone: Vec<Digest> = found.values().filter(|entry| !is_whole(entry)).map(|entry| entry.key).collect();
     if !gone.is_empty() {
         // Somebody removed artifacts: make them anew.
         runtime.store.records().forget(&gone).await?;
         gone.iter().for_each(|key| drop(found.remove(key)));
     }
-    let mut stored = BTreeSet::new();
-    for item in all {
-        let keys = item_keys(runtime, item);
+    let mut stored = ItemSet::new(keys);
+    for (item, keys) in all {
         if !keys.iter().all(|key| found.contains_key(key)) {
             continue;
         }
         if let (Item::Result { stage }, Some(entry)) = (item, keys.first().and_then(|key| found.get(key))) {
             let Ok(file) = runtime.store.artifacts().get(&entry.digest).await else { continue };
             let Ok(outcome) = read_outcome(&file) else { continue };
-            let named = outcome.rows.values().map(|rows| rows.digest);
-            let named = named.chain(outcome.models.values().map(|model| model.digest));
-            let named: Vec<Digest> = named.chain(outcome.files.iter().map(|file| file.digest)).collect();
-            let mut whole = true;
-            for digest in &named {
-                whole &= runtime.store.artifacts().exists(digest).await?;
-            }
-            if !whole {
-                continue;
+            if entry.holds.is_empty() {
+                // Recorded before entries said what they hold.
+                let named = outcome.artifacts();
+                let whole = runtime.store.artifacts().exists_all(&named).await?;
+                if !named.iter().all(|digest| whole.contains(digest)) {
+                    continue;
+                }
             }
             runtime.add_outcome(stage, outcome);
         }
@@ -231,81 +285,4 @@ async fn look_up(runtime: &Runtime) -> Result<BTreeSet<Item>, EngineError> {
         runtime.add_entries(keys.iter().filter_map(|key| found.get(key)).cloned());
     }
     Ok(stored)
-}
-
-/// The keys under which a result is recorded: one a port for rows.
-fn item_keys(runtime: &Runtime, item: Item) -> Vec<Digest> {
-    match item {
-        Item::Group { stage, shard } => {
-            let ports = runtime.graph.nodes[stage].row_ports();
-            ports.filter_map(|port| runtime.keys.group(Ref { stage, port }, shard)).collect()
-        }
-        Item::Partial { stage, shard } => runtime.keys.stages[stage].shards.get(shard).copied().into_iter().collect(),
-        Item::Result { stage } => runtime.keys.stages[stage].result.into_iter().collect(),
-    }
-}
-
-fn describe(
-    runtime: &Runtime,
-    sources: &SourceKeys,
-    stored: &BTreeSet<Item>,
-    tasks: &[Task],
-    changed: impl Fn(&str) -> String,
-) -> Vec<PlannedStage> {
-    let mut makes = BTreeSet::new();
-    let mut passes: BTreeSet<(usize, Option<usize>)> = BTreeSet::new();
-    for task in tasks {
-        makes.extend(task.stages.iter().map(|stage| (*stage, task.shard)));
-        passes.extend(task.computes.iter().map(|stage| (*stage, task.shard)));
-    }
-    let graph = &runtime.graph;
-    let rows_of = |origin: Option<Ref>, shard: usize| {
-        let origin = origin?;
-        let small = runtime.sides.get(&origin).map(|rows| rows.len() as u64);
-        small.or_else(|| Some(sources.shards.get(&origin)?.get(shard)?.rows as u64))
-    };
-    let mut stages = Vec::new();
-    for (stage, node) in graph.nodes.iter().enumerate() {
-        let changed = changed(&node.name);
-        let miss = match (node.cache, changed.is_empty()) {
-            (false, _) => "`cache: false` on it or before it".to_owned(),
-            (true, true) => "not computed yet".to_owned(),
-            (true, false) => format!("changed: {changed}"),
-        };
-        let result = |shard: Option<usize>, key: Digest, item: Option<Item>| {
-            let passes =
-                || passes.contains(&(stage, shard)) || passes.iter().any(|(s, at)| *s == stage && at.is_none());
-            let (state, why) = match item {
-                Some(item) if stored.contains(&item) => (PlannedState::Cached, "stored".to_owned()),
-                Some(_) if makes.contains(&(stage, shard)) => (PlannedState::Compute, miss.clone()),
-                None if passes() => (PlannedState::Pass, "passed through on the way to what reads it".to_owned()),
-                _ => (PlannedState::Idle, "nobody needs it: what reads it is stored".to_owned()),
-            };
-            let rows = shard.and_then(|shard| rows_of(node.origin, shard));
-            PlannedResult { shard, rows, key, state, why }
-        };
-        let mut results = Vec::new();
-        if node.shape == Shape::Source {
-            let shards = runtime.keys.rows.get(&Ref { stage, port: 0 }).map(Vec::as_slice).unwrap_or_default();
-            results.extend(shards.iter().enumerate().map(|(shard, rows)| result(Some(shard), rows.ids, None)));
-        }
-        for (shard, key) in runtime.keys.stages[stage].shards.iter().enumerate() {
-            let item = match node.shape {
-                Shape::Fold => Some(Item::Partial { stage, shard }),
-                _ => node.stored.then_some(Item::Group { stage, shard }),
-            };
-            results.push(result(Some(shard), *key, item));
-        }
-        if let Some(key) = runtime.keys.stages[stage].result {
-            results.push(result(None, key, Some(Item::Result { stage })));
-        }
-        stages.push(PlannedStage {
-            name: node.name.clone(),
-            kind: node.kind.clone(),
-            shape: node.shape,
-            stored: node.stored || node.has_result(),
-            results,
-        });
-    }
-    stages
 }

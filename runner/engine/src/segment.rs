@@ -21,7 +21,8 @@ use crate::{
     manifest::{Partial, PartialHeader, VERSION},
     parquet::RowsWriter,
     route::{How, Route, Wants, want},
-    runtime::{Message, Runtime},
+    attempt::Attempt,
+    message::Made,
     workers::Companion,
 };
 
@@ -36,23 +37,14 @@ pub(crate) struct Segment {
     pub(crate) origin: Ref,
     pub(crate) shard: usize,
     /// Stages whose rows to store.
-    pub(crate) groups: BTreeSet<usize>,
+    pub(crate) groups: Arc<BTreeSet<usize>>,
     /// Folds to feed.
-    pub(crate) folds: BTreeSet<usize>,
-}
-
-/// What came of a task.
-#[derive(Debug, Default)]
-pub(crate) struct Made {
-    pub(crate) entries: Vec<Entry>,
-    /// Rows that the task read.
-    pub(crate) rows: u64,
-    pub(crate) bad: u64,
+    pub(crate) folds: Arc<BTreeSet<usize>>,
 }
 
 /// Where the rows of a shard end.
 struct Sinks<'a> {
-    runtime: &'a Runtime,
+    attempt: &'a Attempt,
     shard: usize,
     groups: Vec<(Ref, RowsWriter)>,
     folds: Vec<(usize, Box<dyn Accumulator>, u64)>,
@@ -66,43 +58,43 @@ enum Ahead {
 }
 
 /// Computes a shard.
-pub(crate) fn run(runtime: &Arc<Runtime>, segment: &Segment, companion: &Companion) -> Result<Made, EngineError> {
+pub(crate) fn run(attempt: &Arc<Attempt>, segment: &Segment, companion: &Companion) -> Result<Made, EngineError> {
     let mut wants = Wants::new();
-    for &fold in &segment.folds {
-        runtime.graph.nodes[fold].rows.iter().for_each(|edge| want(&mut wants, edge));
+    for &fold in segment.folds.iter() {
+        attempt.graph.nodes[fold].rows.iter().for_each(|edge| want(&mut wants, edge));
     }
     let shard = segment.shard;
-    let route = Arc::new(Route::new(runtime, segment.origin, shard, wants, &segment.groups));
+    let route = Arc::new(Route::new(attempt, segment.origin, shard, wants, &segment.groups));
     // Models and whole datasets are read before the first chunk, by this thread alone.
     for stage in route.steps.iter().filter(|step| step.how == How::Compute).map(|step| step.stage) {
-        runtime.opened(stage)?;
+        attempt.opened(stage)?;
     }
-    let mut sinks = Sinks::open(runtime, segment)?;
+    let mut sinks = Sinks::open(attempt, segment)?;
     let stored_bad = if route.has_device_work() {
         let (sender, receiver) = sync_channel::<Ahead>(QUEUE);
-        let (runtime, way) = (runtime.clone(), route.clone());
+        let (attempt, way) = (attempt.clone(), route.clone());
         companion.run(move || {
             // The receiver goes away when this task has failed.
-            let end = read(&runtime, &way, shard, |chunk| Ok(sender.send(Ahead::Chunk(Box::new(chunk))).is_ok()));
+            let end = read(&attempt, &way, shard, |chunk| Ok(sender.send(Ahead::Chunk(Box::new(chunk))).is_ok()));
             let _ = sender.send(Ahead::End(end));
         });
         consume(receiver, &mut sinks, &route)?
     } else {
-        read(runtime, &route, shard, |chunk| sinks.take(&route, chunk).map(|()| true))?
+        read(attempt, &route, shard, |chunk| sinks.take(&route, chunk).map(|()| true))?
     };
     let found = sinks.bad.iter().map(|(stage, (n, _))| (*stage, *n)).collect();
-    let bad_before = bad_before(runtime, &route, shard, &stored_bad, &found);
+    let bad_before = bad_before(attempt, &route, shard, &stored_bad, &found);
     sinks.finish(bad_before)
 }
 
 /// Reads a shard to its end, or until nobody takes it.
 fn read(
-    runtime: &Runtime,
+    attempt: &Attempt,
     route: &Route,
     shard: usize,
     mut take: impl FnMut(Chunk) -> Result<bool, EngineError>,
 ) -> Result<StoredBad, EngineError> {
-    let mut eval = ShardEval::open(runtime, route, shard)?;
+    let mut eval = ShardEval::open(attempt, route, shard)?;
     while let Some(chunk) = eval.next(route)? {
         if !take(chunk)? {
             break;
@@ -122,31 +114,31 @@ fn consume(ahead: Receiver<Ahead>, sinks: &mut Sinks<'_>, route: &Route) -> Resu
 }
 
 impl<'a> Sinks<'a> {
-    fn open(runtime: &'a Runtime, segment: &Segment) -> Result<Self, EngineError> {
+    fn open(attempt: &'a Attempt, segment: &Segment) -> Result<Self, EngineError> {
         let mut groups = Vec::new();
-        for &stage in &segment.groups {
-            for port in runtime.graph.nodes[stage].row_ports() {
+        for &stage in segment.groups.iter() {
+            for port in attempt.graph.nodes[stage].row_ports() {
                 groups.push((Ref { stage, port }, RowsWriter::default()));
             }
         }
         let mut folds = Vec::new();
-        for &stage in &segment.folds {
-            let (fold, context) = runtime.fold(stage)?;
-            let accumulator = runtime.guard(stage, Some(segment.shard), || fold.start(context))?;
+        for &stage in segment.folds.iter() {
+            let (fold, context) = attempt.fold(stage)?;
+            let accumulator = attempt.guard(stage, Some(segment.shard), || fold.start(&context))?;
             folds.push((stage, accumulator, 0));
         }
-        Ok(Self { runtime, shard: segment.shard, groups, folds, bad: BTreeMap::new() })
+        Ok(Self { attempt, shard: segment.shard, groups, folds, bad: BTreeMap::new() })
     }
 
     /// Does what is left of a chunk and takes what comes out.
     fn take(&mut self, route: &Route, mut chunk: Chunk) -> Result<(), EngineError> {
-        let runtime = self.runtime;
-        finish(runtime, route, self.shard, &mut chunk)?;
+        let attempt = self.attempt;
+        finish(attempt, route, self.shard, &mut chunk)?;
         for (stage, bad) in std::mem::take(&mut chunk.bad) {
             self.note_bad(stage, bad);
         }
         for (of, writer) in &mut self.groups {
-            let node = &runtime.graph.nodes[of.stage];
+            let node = &attempt.graph.nodes[of.stage];
             let columns: Vec<&str> = node.produced(of.port).iter().map(String::as_str).collect();
             let rows = chunk.rows.get(of).ok_or_else(|| EngineError::stored(&node.name, "nothing was made"))?;
             let own = rows
@@ -157,18 +149,18 @@ impl<'a> Sinks<'a> {
         for at in 0..self.folds.len() {
             let stage = self.folds[at].0;
             let begun = std::time::Instant::now();
-            let gathered = gather(runtime, stage, self.shard, &mut chunk)?;
+            let gathered = gather(attempt, stage, self.shard, &mut chunk)?;
             let (rows, bad) = (gathered.taken as u64, gathered.bad.len() as u64);
             if !gathered.is_empty() {
                 let (_, accumulator, n) = &mut self.folds[at];
                 *n += rows - bad;
-                runtime.guard(stage, Some(self.shard), || accumulator.push(&gathered.inputs))?;
+                attempt.guard(stage, Some(self.shard), || accumulator.push(&gathered.inputs))?;
             }
             if bad > 0 {
                 self.note_bad(stage, gathered.bad);
             }
             let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            runtime.tell(Message::Rows { stage, rows, bad, nanos });
+            attempt.tell_rows(stage, rows, bad, nanos);
         }
         Ok(())
     }
@@ -181,37 +173,37 @@ impl<'a> Sinks<'a> {
     }
 
     fn finish(self, bad_before: BTreeMap<usize, BTreeMap<Digest, u64>>) -> Result<Made, EngineError> {
-        let Self { runtime, shard, groups, folds, bad } = self;
+        let Self { attempt, shard, groups, folds, bad } = self;
         let mut made = Made { bad: bad.values().map(|(n, _)| n).sum(), ..Made::default() };
         for (&stage, (n, rows)) in &bad {
             let examples: Vec<String> =
                 rows.iter().take(BAD_NAMED).map(|(id, reason)| format!("`{id}`: {reason}")).collect();
             let more = if *n > examples.len() as u64 { ", …" } else { "" };
             let rows = if *n == 1 { "row" } else { "rows" };
-            runtime.first_warning(stage, shard);
-            let message = format!("{n} {rows} of shard {shard} left out as unusable ({}{more})", examples.join("; "));
-            runtime.tell(Message::Warning { stage, message });
+            attempt.first_warning(stage, shard);
+            let text = format!("{n} {rows} of shard {shard} left out as unusable ({}{more})", examples.join("; "));
+            attempt.warn(stage, shard, text);
         }
         let own_bad = |stage: usize| bad.get(&stage).cloned().unwrap_or_default();
         for (of, writer) in groups {
-            let node = &runtime.graph.nodes[of.stage];
-            let key = runtime.keys.group(of, shard);
+            let node = &attempt.graph.nodes[of.stage];
+            let key = attempt.keys.group(of, shard);
             let key = key.ok_or_else(|| EngineError::stored(&node.name, "it has no key"))?;
             let rows = writer.rows() as u64;
             let file = writer.finish(bad_before.get(&of.stage).cloned().unwrap_or_default());
             let file = file.map_err(|error| EngineError::stored(&node.name, error))?;
             let (n, kept) = own_bad(of.stage);
             made.rows = made.rows.max(rows);
-            made.entries.push(entry(runtime, key, file, rows, n, kept)?);
+            made.entries.push((of.stage, entry(attempt, key, file, rows, n, kept)?));
         }
         for (stage, accumulator, n) in folds {
-            let node = &runtime.graph.nodes[stage];
-            let bytes = runtime.guard(stage, Some(shard), || accumulator.finish())?;
+            let node = &attempt.graph.nodes[stage];
+            let bytes = attempt.guard(stage, Some(shard), || accumulator.finish())?;
             let mut lineage: BTreeMap<Digest, u64> = BTreeMap::new();
             for edge in &node.rows {
                 lineage.extend(bad_before.get(&edge.from.stage).into_iter().flatten());
             }
-            let key = runtime.keys.stages[stage].shards.get(shard).copied();
+            let key = attempt.keys.stages[stage].shards.get(shard).copied();
             let key = key.ok_or_else(|| EngineError::stored(&node.name, "it has no key"))?;
             let (own, kept) = own_bad(stage);
             if own > 0 {
@@ -220,7 +212,7 @@ impl<'a> Sinks<'a> {
             let partial = Partial { header: PartialHeader { version: VERSION, n, bad: lineage }, bytes };
             let file = partial.write().map_err(|error| EngineError::stored(&node.name, error))?;
             made.rows = made.rows.max(n);
-            made.entries.push(entry(runtime, key, file, n, own, kept)?);
+            made.entries.push((stage, entry(attempt, key, file, n, own, kept)?));
         }
         Ok(made)
     }
@@ -228,7 +220,7 @@ impl<'a> Sinks<'a> {
 
 /// Stores a file and says what its key stands for.
 pub(crate) fn entry(
-    runtime: &Runtime,
+    attempt: &Attempt,
     key: Digest,
     file: Vec<u8>,
     rows: u64,
@@ -236,7 +228,7 @@ pub(crate) fn entry(
     bad_rows: Vec<Bad>,
 ) -> Result<Entry, EngineError> {
     let bytes = file.len() as u64;
-    let digest = runtime.put(file)?;
+    let digest = attempt.put(file)?;
     let bad_rows = bad_rows.into_iter().map(|(id, reason)| BadRow { id, reason }).collect();
     Ok(Entry { key, digest, rows, bytes, bad, bad_rows, holds: Vec::new() })
 }

@@ -1,28 +1,43 @@
 //! Counts what a run does, stage by stage, and sums it up in the end.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
 use runner_contract::Digest;
-use runner_store::{FileRecord, RunStatus, StageRecord, TaskRecord, TaskStatus};
+use runner_store::{FileRecord, RunStatus, StageRecord, TaskRecord, TaskStatus, Time};
 
 use crate::{
     Engine, EngineError, MetricValue, Plan, RunReport, StageReport, TaskCounts,
-    demand::Task,
-    execute::{Times, now},
     gates,
     graph::{Content, Ref},
     manifest::{Dataset, DatasetPort, Group, Shard, VERSION},
+    message::Made,
     runtime::Runtime,
-    segment::Made,
+    tasks::Task,
 };
+
+/// When something happened, for records.
+pub(crate) fn now() -> Time {
+    chrono::Utc::now()
+}
 
 /// See the module.
 pub(crate) struct Tally {
     stages: Vec<Counts>,
-    started: Times,
+    /// By task, while it is begun and not done.
+    begun: HashMap<usize, Begun>,
+}
+
+/// A task that has begun.
+struct Begun {
+    at: Time,
+    attempt: u32,
+    /// It is at work, not between two attempts.
+    at_work: bool,
+    /// What this attempt said of its stages: rows, and bad ones among them.
+    rows: BTreeMap<usize, (u64, u64)>,
 }
 
 #[derive(Clone)]
@@ -74,13 +89,13 @@ impl Tally {
                 passes: false,
             })
             .collect();
-        for item in &plan.stored {
+        for item in plan.stored.items() {
             stages[item.stage()].cached += 1;
         }
         let mut computed: BTreeSet<usize> = BTreeSet::new();
-        for task in &plan.tasks {
+        for task in &plan.tasks.list {
             task.stages.iter().for_each(|&stage| stages[stage].open += 1);
-            computed.extend(&task.computes);
+            computed.extend(task.computes.iter());
         }
         for (position, stage) in stages.iter_mut().enumerate() {
             stage.passes = stage.open == 0 && computed.contains(&position);
@@ -88,7 +103,7 @@ impl Tally {
                 stage.status = TaskStatus::Cached;
             }
         }
-        Self { stages, started: Times::new() }
+        Self { stages, begun: HashMap::new() }
     }
 
     pub(crate) fn name(&self, stage: usize) -> &str {
@@ -118,65 +133,132 @@ impl Tally {
         closed
     }
 
-    pub(crate) fn started(&mut self, number: usize, task: &Task) {
-        self.started.insert(number, now());
-        for &stage in &task.computes {
-            let stage = &mut self.stages[stage];
+    /// An attempt of a task begins; returns the stages that begin with it.
+    pub(crate) fn started(&mut self, number: usize, task: &Task, attempt: u32) -> Vec<usize> {
+        let begun = Begun { at: now(), attempt, at_work: true, rows: BTreeMap::new() };
+        self.begun.insert(number, begun);
+        let mut begin = Vec::new();
+        for &position in task.computes.iter() {
+            let stage = &mut self.stages[position];
             stage.at_work += 1;
             stage.since.get_or_insert_with(Instant::now);
             if stage.status == TaskStatus::Waiting {
                 stage.status = TaskStatus::Running;
+                begin.push(position);
             }
+        }
+        begin
+    }
+
+    /// An attempt that is to be repeated ended: what it counted does not count.
+    pub(crate) fn stopped(&mut self, number: usize, task: &Task) {
+        for (stage, (rows, bad)) in self.rest(number, task) {
+            let stage = &mut self.stages[stage];
+            stage.rows -= rows.min(stage.rows);
+            stage.bad -= bad.min(stage.bad);
         }
     }
 
-    fn stopped(&mut self, task: &Task) {
-        for &stage in &task.computes {
+    /// A task is at work no more; returns what its attempt counted.
+    fn rest(&mut self, number: usize, task: &Task) -> BTreeMap<usize, (u64, u64)> {
+        let Some(begun) = self.begun.get_mut(&number).filter(|begun| begun.at_work) else { return BTreeMap::new() };
+        begun.at_work = false;
+        let rows = std::mem::take(&mut begun.rows);
+        for &stage in task.computes.iter() {
             let stage = &mut self.stages[stage];
             stage.at_work = stage.at_work.saturating_sub(1);
             if stage.at_work == 0 {
                 stage.wall += stage.since.take().map(|since| since.elapsed()).unwrap_or_default();
             }
         }
+        rows
     }
 
-    pub(crate) fn rows(&mut self, stage: usize, rows: u64, bad: u64, nanos: u64) {
+    pub(crate) fn rows(&mut self, task: usize, stage: usize, rows: u64, bad: u64, nanos: u64) {
+        if let Some(begun) = self.begun.get_mut(&task) {
+            let counted = begun.rows.entry(stage).or_default();
+            *counted = (counted.0 + rows, counted.1 + bad);
+        }
         let stage = &mut self.stages[stage];
         stage.rows += rows;
         stage.bad += bad;
         stage.busy += Duration::from_nanos(nanos);
     }
 
-    /// Takes note of a task's end; returns the stages that are done with it.
-    pub(crate) fn done(&mut self, task: &Task) -> Vec<usize> {
-        self.stopped(task);
-        let mut done = Vec::new();
-        for &position in &task.stages {
+    /// Takes note of a task's end; returns the stages that end with it, and how. Others made the results of the stages in
+    /// `found`.
+    pub(crate) fn done(&mut self, number: usize, task: &Task, found: &BTreeSet<usize>) -> Vec<(usize, TaskStatus)> {
+        self.rest(number, task);
+        self.begun.remove(&number);
+        let mut ended = Vec::new();
+        for &position in task.stages.iter() {
             let stage = &mut self.stages[position];
-            stage.executed += 1;
+            if found.contains(&position) {
+                stage.cached += 1;
+            } else {
+                stage.executed += 1;
+            }
             stage.open = stage.open.saturating_sub(1);
             if stage.open == 0 && stage.status != TaskStatus::Failed {
-                stage.status = TaskStatus::Done;
-                done.push(position);
+                stage.status = if stage.executed == 0 { TaskStatus::Cached } else { TaskStatus::Done };
+                ended.push((position, stage.status));
             }
         }
-        done
+        ended
     }
 
-    pub(crate) fn failed(&mut self, task: &Task, error: &EngineError, message: Option<String>) {
-        self.stopped(task);
-        let Some(message) = message else { return };
-        // The error names its stage, which may be one that is only passed through.
-        let named = match error {
-            EngineError::Stage { stage, .. } | EngineError::Stored { stage, .. } => Some(stage.as_str()),
-            _ => None,
-        };
-        let position = self.stages.iter().position(|stage| Some(stage.name.as_str()) == named);
-        for position in position.into_iter().chain(task.stages.iter().copied().filter(|_| position.is_none())) {
-            let stage = &mut self.stages[position];
-            stage.status = TaskStatus::Failed;
-            stage.error.get_or_insert_with(|| message.clone());
+    /// Takes note that a task will not be done. Whether it had begun.
+    pub(crate) fn failed(
+        &mut self,
+        number: usize,
+        task: &Task,
+        error: Option<&EngineError>,
+        message: Option<String>,
+    ) -> bool {
+        self.rest(number, task);
+        if let (Some(error), Some(message)) = (error, message) {
+            // The error names its stage, which may be one that is only passed through.
+            let position = self.named(error);
+            for position in position.into_iter().chain(task.stages.iter().copied().filter(|_| position.is_none())) {
+                let stage = &mut self.stages[position];
+                stage.status = TaskStatus::Failed;
+                stage.error.get_or_insert_with(|| message.clone());
+            }
         }
+        self.begun.contains_key(&number)
+    }
+
+    /// The stage that an error names.
+    pub(crate) fn named(&self, error: &EngineError) -> Option<usize> {
+        let name = error.stage_name()?;
+        self.stages.iter().position(|stage| stage.name == name)
+    }
+
+    /// What a stage has before it, for the log.
+    pub(crate) fn begins(&self, stage: usize) -> String {
+        let Counts { kind, open, cached, passes, .. } = &self.stages[stage];
+        match (passes, cached) {
+            (true, _) => format!("begins ({kind}), on the way to others"),
+            (false, 0) => format!("begins ({kind}): {open} to compute"),
+            (false, _) => format!("begins ({kind}): {open} to compute, {cached} stored"),
+        }
+    }
+
+    /// What a stage did, for the log.
+    pub(crate) fn ends(&self, stage: usize) -> String {
+        let Counts { rows, bad, wall, busy, executed, cached, since, .. } = &self.stages[stage];
+        let wall = *wall + since.map(|since| since.elapsed()).unwrap_or_default();
+        let mut text = format!("ends: {executed} computed");
+        if *cached > 0 {
+            text += &format!(", {cached} found");
+        }
+        if *rows > 0 {
+            text += &format!(", {rows} rows");
+        }
+        if *bad > 0 {
+            text += &format!(" ({bad} unusable)");
+        }
+        text + &format!(" in {:.3} s, {:.3} s at work", wall.as_secs_f64(), busy.as_secs_f64())
     }
 
     pub(crate) fn task_record(
@@ -187,16 +269,19 @@ impl Tally {
         made: &Made,
         error: Option<String>,
     ) -> TaskRecord {
+        let begun = self.begun.get(&number);
+        let starts = status == TaskStatus::Running;
         TaskRecord {
             task: number as u64,
             stages: task.stages.iter().map(|&stage| self.stages[stage].name.clone()).collect(),
             shard: task.shard.and_then(|shard| u32::try_from(shard).ok()),
-            attempt: 1,
+            // What is about to start is the attempt after the last.
+            attempt: begun.map_or(0, |begun| begun.attempt) + u32::from(starts || begun.is_none()),
             status,
             rows: made.rows,
             bad: made.bad,
-            started: self.started.get(&number).copied(),
-            ended: (status != TaskStatus::Running).then(now),
+            started: begun.map(|begun| begun.at).or_else(|| starts.then(now)),
+            ended: (!starts && status != TaskStatus::Waiting).then(now),
             error,
         }
     }

@@ -13,34 +13,49 @@ use std::{
 };
 
 type Call = Box<dyn FnOnce() + Send>;
-type Work = Box<dyn FnOnce(&Companion) + Send>;
+type Work = Box<dyn FnOnce(&Companion) -> Then + Send>;
+
+/// What a thread does after a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Takes the next.
+    Stay,
+    /// Ends: another has taken its place.
+    Leave,
+}
 
 /// The threads of a run. Dropped, they end when they have done what they do.
 pub(crate) struct Workers {
     queue: Sender<Work>,
+    waiting: Arc<Mutex<Receiver<Work>>>,
 }
 
 impl Workers {
     /// Starts `count` threads.
     pub(crate) fn new(count: usize) -> Self {
         let (queue, waiting) = channel::<Work>();
-        let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..count {
-            let waiting = waiting.clone();
-            // Detached: they end with the queue.
-            drop(thread::spawn(move || {
-                let companion = Companion::default();
-                while let Some(work) = next(&waiting) {
-                    // Tasks catch panics themselves; one more must not cost the run a thread.
-                    let _ = catch_unwind(AssertUnwindSafe(|| work(&companion)));
+        let workers = Self { queue, waiting: Arc::new(Mutex::new(waiting)) };
+        (0..count).for_each(|_| workers.add());
+        workers
+    }
+
+    /// Adds a thread, for instance in place of one that does not come back from what it does.
+    pub(crate) fn add(&self) {
+        let waiting = self.waiting.clone();
+        // Detached: they end with the queue.
+        drop(thread::spawn(move || {
+            let companion = Companion::default();
+            while let Some(work) = next(&waiting) {
+                // Tasks catch panics themselves; one more must not cost the run a thread.
+                if matches!(catch_unwind(AssertUnwindSafe(|| work(&companion))), Ok(Then::Leave)) {
+                    return;
                 }
-            }));
-        }
-        Self { queue }
+            }
+        }));
     }
 
     /// Has the next free thread do something.
-    pub(crate) fn run(&self, work: impl FnOnce(&Companion) + Send + 'static) {
+    pub(crate) fn run(&self, work: impl FnOnce(&Companion) -> Then + Send + 'static) {
         // The threads hold the other end as long as this one is there.
         let _ = self.queue.send(Box::new(work));
     }
@@ -87,6 +102,7 @@ mod tests {
             let there = sender.clone();
             companion.run(move || there.send(1).unwrap());
             sender.send(2).unwrap();
+            Then::Leave
         });
         let mut heard: Vec<i32> = receiver.iter().collect();
         heard.sort_unstable();

@@ -151,7 +151,7 @@ impl Job for Training {
         let mut state = self.start(context, tokenizer, steps)?;
         let mut order = (u64::MAX, Vec::new());
         while state.history.steps() < steps {
-            context.base.check()?;
+            context.check(|| state.write())?;
             let step = state.history.steps();
             let (epoch, place) = (step / per_epoch, (step % per_epoch) as usize);
             if order.0 != epoch {

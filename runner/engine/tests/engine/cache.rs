@@ -168,7 +168,7 @@ fn a_plan_knows_every_hit_before_anything_runs() {
     assert_eq!(why(&plan, "metrics"), "changed: setting `labels`");
     let plan = bench.plan(&MAIN.replace("factor: 2", "factor: 3")).unwrap();
     assert_eq!(why(&plan, "image"), "changed: setting `factor`");
-    assert_eq!(why(&plan, "metrics"), "changed: what `rows` reads");
+    assert_eq!(why(&plan, "metrics"), "changed: setting `factor` of `image`");
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl Bench {
                 }
                 Ok(Decoded { height: 1, width: 1, channels: 1, data: vec![number] })
             }),
+            secrets: BTreeMap::new(),
         };
         Engine::new(self.registry.clone(), store, config)
     }
