@@ -21,8 +21,8 @@ pub use kind::{
 };
 pub use random::Random;
 pub use stage::{
-    Access, Accumulator, CheckpointSlot, Context, File, Fold, Inputs, Job, JobContext, Log, Model, ModelSource, Outcome,
-    Prepared, Produced, Progress, Rows, ShardInfo, Source, Stage, StageError, Stream,
+    Access, Accumulator, CheckpointSlot, Context, File, Fold, Inputs, Job, JobContext, Log, Model, ModelSource,
+    Outcome, Prepared, Produced, Progress, Rows, ShardInfo, Source, Stage, StageError, Stream,
 };
 
 /// The column that names every row; present in every batch, never produced by a stage.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use runner_contract::{Access, Batch, Need, Rows, StageError};
 
-use crate::{EngineError, eval::PortRows, graph::Edge, attempt::Attempt};
+use crate::{EngineError, attempt::Attempt, eval::PortRows, graph::Edge};
 
 /// The row inputs of a stage.
 pub(crate) struct StageAccess<'a> {

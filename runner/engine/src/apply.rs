@@ -11,10 +11,10 @@ use runner_contract::{Batch, BatchError, Column, ColumnType, Inputs, PARENT, Pre
 
 use crate::{
     EngineError,
+    attempt::Attempt,
     graph::{Edge, Node, Ref},
     images::DecodedImages,
     route::Step,
-    attempt::Attempt,
 };
 
 /// A row that could not be used: its id and why.

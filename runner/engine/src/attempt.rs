@@ -101,9 +101,7 @@ impl Attempt {
             Message::Progress { stage, done, total, note } => {
                 Message::Progress { stage, done, total, note: clean(note) }
             }
-            Message::Said { stage, shard, warning, text } => {
-                Message::Said { stage, shard, warning, text: clean(text) }
-            }
+            Message::Said { stage, shard, warning, text } => Message::Said { stage, shard, warning, text: clean(text) },
             other => other,
         });
     }

@@ -35,9 +35,8 @@ pub(crate) fn items_of(graph: &Graph, keys: &Keys, stage: usize) -> impl Iterato
     let node = &graph.nodes[stage];
     let shards = keys.stages[stage].shards.len();
     let (streams, folds) = (node.streams() && node.stored, node.has_result());
-    let sharded = (0..if streams || folds { shards } else { 0 }).map(move |shard| {
-        if streams { Item::Group { stage, shard } } else { Item::Partial { stage, shard } }
-    });
+    let sharded = (0..if streams || folds { shards } else { 0 })
+        .map(move |shard| if streams { Item::Group { stage, shard } } else { Item::Partial { stage, shard } });
     sharded.chain(folds.then_some(Item::Result { stage }))
 }
 

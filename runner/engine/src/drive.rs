@@ -287,20 +287,15 @@ impl Drive<'_> {
         self.runtime.add_entries(made);
         let (graph, keys) = (&self.runtime.graph, &self.runtime.keys);
         let is_there = |item: &Item| item_keys(graph, keys, *item).iter().all(|key| there.contains(key));
-        let found: BTreeSet<usize> = self.tasks[task].items().iter().filter(|i| is_there(i)).map(|i| i.stage()).collect();
+        let found: BTreeSet<usize> =
+            self.tasks[task].items().iter().filter(|i| is_there(i)).map(|i| i.stage()).collect();
         let left = |stages: &BTreeSet<usize>| Arc::new(stages.difference(&found).copied().collect::<BTreeSet<usize>>());
         let mut segment = segment.clone();
         (segment.groups, segment.folds) = (left(&segment.groups), left(&segment.folds));
         self.work.insert(task, (Work::Segment(segment), found));
     }
 
-    async fn recorded(
-        &mut self,
-        task: usize,
-        turn: u32,
-        result: Result<(), Vanished>,
-        watch: &mut Option<Watch<'_>>,
-    ) {
+    async fn recorded(&mut self, task: usize, turn: u32, result: Result<(), Vanished>, watch: &mut Option<Watch<'_>>) {
         if !self.state.is_current(task, turn) {
             return;
         }

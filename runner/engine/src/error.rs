@@ -97,7 +97,9 @@ impl EngineError {
         match self {
             Self::Stage { source, .. } => matches!(source, StageError::Failed(_)),
             Self::TimedOut { .. } => true,
-            Self::Store(error) => error.is_transient() || matches!(error, StoreError::Io { .. } | StoreError::Object(_)),
+            Self::Store(error) => {
+                error.is_transient() || matches!(error, StoreError::Io { .. } | StoreError::Object(_))
+            }
             Self::Panicked { .. } | Self::Invalid(_) | Self::Stored { .. } | Self::Cancelled => false,
         }
     }

@@ -7,11 +7,11 @@ use runner_contract::{Batch, Digest, Need, StageError};
 use crate::{
     EngineError,
     apply::{Bad, Chunk, apply, join_stored, prepare},
+    attempt::Attempt,
     graph::{Edge, Ref},
     images::DecodedImages,
     parquet::RowsReader,
     route::{How, Route, Step, Wants, stored_columns},
-    attempt::Attempt,
 };
 
 /// Rows a chunk where a dataset is one small batch: a source's second port, the result of a fold or a job.

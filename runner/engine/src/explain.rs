@@ -180,7 +180,8 @@ impl Explained<'_> {
         for &other in causes.stages.iter().filter(|&&other| other != stage) {
             let of = &self.graph.nodes[other].name;
             let theirs = self.own[other].iter().filter(|change| change.what != "the backend");
-            changes.extend(theirs.map(|change| Change { what: format!("{} of `{of}`", change.what), ..change.clone() }));
+            changes
+                .extend(theirs.map(|change| Change { what: format!("{} of `{of}`", change.what), ..change.clone() }));
         }
         for (source, held) in &causes.aligned {
             changes.extend(self.held(*source, held, shard));

@@ -8,8 +8,8 @@ use tokio::{sync::mpsc::channel, task::spawn_blocking};
 
 use crate::{
     Cancel, Engine, EngineError,
-    demand::Goal,
     attempt::Attempt,
+    demand::Goal,
     eval::{PortRows, whole},
     execute::drive_quietly,
     graph::{Graph, Ref},

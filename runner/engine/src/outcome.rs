@@ -8,13 +8,13 @@ use runner_store::StoreError;
 use crate::{
     EngineError,
     access::StageAccess,
+    attempt::Attempt,
     eval::SMALL_CHUNK,
     graph::{Content, Ref},
     manifest::{Blob, NamedBlob, Number, Outcome, Partial, RowsFile, VERSION},
+    message::{Made, Message},
     parquet::write_batch,
     runtime::Runtime,
-    attempt::Attempt,
-    message::{Made, Message},
     segment::entry,
 };
 
@@ -53,8 +53,12 @@ pub(crate) fn job(attempt: &Attempt, stage: usize) -> Result<Made, EngineError> 
     let access = StageAccess { attempt, stage };
     let begun = std::time::Instant::now();
     let made = attempt.guard(stage, None, || {
-        let context =
-            JobContext { base: context.as_ref().clone(), access: &access, checkpoint: &checkpoint, progress: &progress };
+        let context = JobContext {
+            base: context.as_ref().clone(),
+            access: &access,
+            checkpoint: &checkpoint,
+            progress: &progress,
+        };
         job.run(&context)
     })?;
     let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);

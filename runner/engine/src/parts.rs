@@ -58,7 +58,8 @@ pub(crate) struct Marks(String);
 
 impl Marks {
     fn new<'a>(digests: impl Iterator<Item = Option<&'a Digest>>) -> Self {
-        let mark = |digest: Option<&Digest>| digest.map_or("-".repeat(MARK), |digest| digest.short()[..MARK].to_owned());
+        let mark =
+            |digest: Option<&Digest>| digest.map_or("-".repeat(MARK), |digest| digest.short()[..MARK].to_owned());
         Self(digests.map(mark).collect())
     }
 

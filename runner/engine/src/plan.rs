@@ -73,8 +73,7 @@ impl Plan {
     pub fn seconds(&self) -> Option<f64> {
         let (mut all, mut devices) = (0.0, BTreeMap::new());
         for (stage, node) in self.stages.iter().zip(&self.runtime.graph.nodes) {
-            let at_work =
-                stage.results.iter().any(|it| matches!(it.state, PlannedState::Compute | PlannedState::Pass));
+            let at_work = stage.results.iter().any(|it| matches!(it.state, PlannedState::Compute | PlannedState::Pass));
             if !at_work || node.shape == Shape::Source {
                 continue;
             }
@@ -254,7 +253,8 @@ async fn look_up(runtime: &Runtime) -> Result<ItemSet, EngineError> {
     for keys in wanted.chunks(LOOKUP) {
         found.extend(runtime.store.records().lookup(keys).await?);
     }
-    let artifacts: Vec<Digest> = found.values().flat_map(|entry| entry.holds.iter().chain([&entry.digest])).copied().collect();
+    let artifacts: Vec<Digest> =
+        found.values().flat_map(|entry| entry.holds.iter().chain([&entry.digest])).copied().collect();
     let there = runtime.store.artifacts().exists_all(&artifacts).await?;
     let is_whole = |entry: &Entry| there.contains(&entry.digest) && entry.holds.iter().all(|held| there.contains(held));
     let gone: Vec<Digest> = found.values().filter(|entry| !is_whole(entry)).map(|entry| entry.key).collect();

@@ -34,7 +34,12 @@ pub(crate) struct Ask {
 /// Something to write.
 pub(crate) enum Write {
     /// A task is done, and what it made. Answered.
-    Done { task: usize, turn: u32, record: TaskRecord, made: Vec<Entry> },
+    Done {
+        task: usize,
+        turn: u32,
+        record: TaskRecord,
+        made: Vec<Entry>,
+    },
     /// Where a task stands.
     Task(TaskRecord),
     /// Keys that others may have.

@@ -16,13 +16,13 @@ use runner_store::{BAD_ROWS_KEPT, BadRow, Entry};
 use crate::{
     EngineError,
     apply::{Bad, Chunk, gather},
+    attempt::Attempt,
     eval::{ShardEval, StoredBad, bad_before, finish},
     graph::Ref,
     manifest::{Partial, PartialHeader, VERSION},
+    message::Made,
     parquet::RowsWriter,
     route::{How, Route, Wants, want},
-    attempt::Attempt,
-    message::Made,
     workers::Companion,
 };
 

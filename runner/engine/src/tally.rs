@@ -9,8 +9,7 @@ use runner_contract::Digest;
 use runner_store::{FileRecord, RunStatus, StageRecord, TaskRecord, TaskStatus, Time};
 
 use crate::{
-    Engine, EngineError, MetricValue, Plan, RunReport, StageReport, TaskCounts,
-    gates,
+    Engine, EngineError, MetricValue, Plan, RunReport, StageReport, TaskCounts, gates,
     graph::{Content, Ref},
     manifest::{Dataset, DatasetPort, Group, Shard, VERSION},
     message::Made,

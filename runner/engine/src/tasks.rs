@@ -103,7 +103,8 @@ pub(crate) fn tasks(graph: &Graph, keys: &Keys, demand: &Demand<'_>, wanted: &Wa
     let barriers = barrier_of.keys().map(|stage| {
         let shared = &wanted.shared[stage];
         let tasks = shared.items.iter().filter_map(|item| number_of[numbers.of(*item)]);
-        let mut after: Vec<usize> = tasks.chain(shared.shared.iter().filter_map(|s| barrier_of.get(s).copied())).collect();
+        let mut after: Vec<usize> =
+            tasks.chain(shared.shared.iter().filter_map(|s| barrier_of.get(s).copied())).collect();
         after.sort_unstable();
         after.dedup();
         after

@@ -154,8 +154,7 @@ impl<'a> Watch<'a> {
     pub(crate) fn retry(&mut self, number: usize, task: &Task, attempt: u32, after: Duration, error: &EngineError) {
         self.tally.stopped(number, task);
         let message = error.to_string();
-        let record =
-            self.tally.task_record(number, task, TaskStatus::Waiting, &Made::default(), Some(message.clone()));
+        let record = self.tally.task_record(number, task, TaskStatus::Waiting, &Made::default(), Some(message.clone()));
         self.recorder.write(Write::Task(record));
         let text = format!("attempt {attempt} failed, the next begins in {after:?}: {message}");
         let stage = self.tally.named(error).or(task.stages.first().copied());

@@ -26,8 +26,13 @@ async fn run(store: &Store, name: &str, set: &[(&str, &str)], limit: usize) -> R
         let pixels = runner_data::decode(bytes, path, &runner_data::Limits::default()).map_err(|e| e.to_string())?;
         Ok(Decoded { height: pixels.height, width: pixels.width, channels: pixels.channels, data: pixels.data })
     };
-    let config =
-        Config { threads: 2, backend: "cpu/test".into(), devices: vec![Device::Cpu], decode: Arc::new(decode), secrets: Default::default() };
+    let config = Config {
+        threads: 2,
+        backend: "cpu/test".into(),
+        devices: vec![Device::Cpu],
+        decode: Arc::new(decode),
+        secrets: Default::default(),
+    };
     let engine = Engine::new(registry, store.clone(), config);
     let plan = engine.plan(pipeline, Some(limit)).await.unwrap();
     let report = engine.execute(plan, Vec::new(), &Cancel::new(), &mut |_| {}).await.unwrap();

@@ -18,8 +18,7 @@ pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> 
     let engine = app.engine(&services, store.clone());
     let cancel = app.cancel_on_interrupt();
     let plan = engine.plan(pipeline, args.limit()).await?;
-    let command: Vec<String> =
-        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let command: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
 
     let mut progress = Progress::new(app.output);
     let report = engine.execute(plan, command, &cancel, &mut |event| progress.hear(event)).await;

@@ -159,7 +159,10 @@ impl World {
     /// The tasks that a task waits for, those behind barriers instead of the barriers.
     pub(super) fn inputs(&self, task: usize) -> Vec<usize> {
         let after = &self.jobs[task].after;
-        after.iter().flat_map(|&other| if self.jobs[other].barrier { self.inputs(other) } else { vec![other] }).collect()
+        after
+            .iter()
+            .flat_map(|&other| if self.jobs[other].barrier { self.inputs(other) } else { vec![other] })
+            .collect()
     }
 
     fn join(&mut self) {
