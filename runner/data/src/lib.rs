@@ -9,7 +9,7 @@ mod resize;
 mod text;
 pub mod write;
 
-pub use dataset::{Catalog, Dataset, IMAGE, Idx, Known, LABEL, classes_schema, read_idx};
+pub use dataset::{Catalog, Dataset, FileStamp, IMAGE, Idx, Known, LABEL, Memory, classes_schema, read_idx};
 pub use decode::{Limits, Pixels, decode, encode_png};
 pub use error::DataError;
 pub use preprocess::{CLIP_MEAN, CLIP_STD, Preprocess, Size};

@@ -11,6 +11,7 @@ use super::{
     Dataset, Sharded,
     concat::Concat,
     folder::Folder,
+    memory::{Memory, Remembered},
     mnist::{Digits, FASHION_CLASSES, digit_names},
     table,
 };
@@ -68,13 +69,27 @@ pub struct Catalog {
     root: PathBuf,
     cache: PathBuf,
     aliases: BTreeMap<String, PathBuf>,
+    remembered: Remembered,
     open: Mutex<HashMap<String, Arc<dyn Dataset>>>,
 }
 
 impl Catalog {
     /// A catalogue whose relative paths start at `root`; downloads lie in [`Catalog::default_cache`].
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), cache: Self::default_cache(), aliases: BTreeMap::new(), open: Mutex::default() }
+        Self {
+            root: root.into(),
+            cache: Self::default_cache(),
+            aliases: BTreeMap::new(),
+            remembered: Remembered::default(),
+            open: Mutex::default(),
+        }
+    }
+
+    /// The same, with digests of files that are remembered.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Arc<dyn Memory>) -> Self {
+        self.remembered = Remembered::new(memory);
+        self
     }
 
     /// The same with another folder of downloads.
@@ -168,7 +183,8 @@ impl Catalog {
                 "mnist" => digit_names(),
                 _ => FASHION_CLASSES.map(str::to_owned).to_vec(),
             };
-            let digits = Digits::open(&format!("{name}/{split}"), &images, Some(&labels), Some(classes))?;
+            let digits =
+                Digits::open(&format!("{name}/{split}"), &images, Some(&labels), Some(classes), &self.remembered)?;
             return Ok(Arc::new(Sharded::new(digits)));
         }
         if let Some((name @ ("mnist" | "fashion-mnist"), _)) =
@@ -193,10 +209,12 @@ impl Catalog {
         let extension =
             path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
         match extension.as_str() {
-            "csv" | "tsv" | "jsonl" | "ndjson" => Ok(Arc::new(Sharded::new(table::open(&stem, &path, &extension)?))),
+            "csv" | "tsv" | "jsonl" | "ndjson" => {
+                Ok(Arc::new(Sharded::new(table::open(&stem, &path, &extension, self.remembered.clone())?)))
+            }
             _ if idx_role(&path).is_some() => {
                 let labels = labels_beside(&path);
-                Ok(Arc::new(Sharded::new(Digits::open(&stem, &path, labels.as_deref(), None)?)))
+                Ok(Arc::new(Sharded::new(Digits::open(&stem, &path, labels.as_deref(), None, &self.remembered)?)))
             }
             _ => unknown(format!(
                 "{} is not a dataset: expected a folder of pictures, a .csv, .tsv or .jsonl file, or IDX files (…-images-idx3-ubyte)",
@@ -216,14 +234,20 @@ impl Catalog {
             ["train", "test"].into_iter().filter_map(|split| Some((split, find_split(path, split)?))).collect();
         let wrong = |message: String| Err(DataError::Reference { reference: reference.to_owned(), message });
         match (split, splits.as_slice()) {
-            (None, []) => Ok(Arc::new(Sharded::new(Folder::open(name, path)?))),
+            (None, []) => Ok(Arc::new(Sharded::new(Folder::open(name, path, self.remembered.clone())?))),
             (None, [_, _, ..]) => wrong(format!("it holds two splits: write {reference}:train or {reference}:test")),
             (split, splits) => {
                 let found = splits.iter().find(|(name, _)| split.is_none_or(|split| split == *name));
                 let Some((split, (images, labels))) = found else {
                     return wrong(format!("no IDX files of that split in {}", path.display()));
                 };
-                Ok(Arc::new(Sharded::new(Digits::open(&format!("{name}/{split}"), images, Some(labels), None)?)))
+                Ok(Arc::new(Sharded::new(Digits::open(
+                    &format!("{name}/{split}"),
+                    images,
+                    Some(labels),
+                    None,
+                    &self.remembered,
+                )?)))
             }
         }
     }

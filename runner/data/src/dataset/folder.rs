@@ -5,14 +5,17 @@ use std::{
     fs,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Mutex,
 };
 
 use runner_contract::{
     Batch, Column, ColumnData, ColumnType, Digest, ImageForm, ImageRef, ImagesBuilder, KeyHasher, Schema,
 };
 
-use super::{About, IMAGE, LABEL, Table, batch_error, layout::Layout};
+use super::{
+    About, IMAGE, LABEL, Table, batch_error,
+    layout::Layout,
+    memory::{Digests, Remembered},
+};
 use crate::{DataError, error::read};
 
 /// Extensions of files that are taken for pictures.
@@ -38,7 +41,7 @@ struct Entry {
 
 impl Folder {
     /// Lists the folder. Every sub-folder with pictures is a class, in the order of their names.
-    pub(super) fn open(name: &str, root: &Path) -> Result<Self, DataError> {
+    pub(super) fn open(name: &str, root: &Path, remembered: Remembered) -> Result<Self, DataError> {
         let wrong = |message: String| Err(DataError::format(root.display().to_string(), message));
         let mut flat = Vec::new();
         let mut by_class = Vec::new();
@@ -77,7 +80,7 @@ impl Folder {
             columns.push(Column::new(LABEL, ColumnType::Label));
         }
         let about = About { name: name.to_owned(), schema: Schema::new(columns), classes, layout };
-        Ok(Self { about, root: root.to_owned(), files, digests: Digests::default() })
+        Ok(Self { about, root: root.to_owned(), files, digests: Digests::new(remembered) })
     }
 }
 
@@ -107,9 +110,11 @@ impl Table for Folder {
     fn keys(&self, rows: Range<usize>) -> Result<(Digest, BTreeMap<String, Digest>), DataError> {
         let mut ids = KeyHasher::new("ids/1").part("name", self.about.name.as_bytes());
         let (mut images, mut labels) = (KeyHasher::new("files/1"), KeyHasher::new("labels/1"));
-        for (row, file) in rows.clone().zip(&self.files[rows]) {
+        let files = &self.files[rows.clone()];
+        let paths: Vec<_> = rows.zip(files).map(|(row, file)| (row, self.root.join(&file.path))).collect();
+        for (file, digest) in files.iter().zip(self.digests.of(&paths)?) {
             ids = ids.part("path", file.path.as_bytes());
-            images = images.digest("file", &self.digests.of(row, &self.root.join(&file.path))?);
+            images = images.digest("file", &digest);
             labels = labels.part("label", &file.label.to_le_bytes());
         }
         let mut columns = BTreeMap::from([(IMAGE.to_owned(), images.finish())]);
@@ -117,28 +122,6 @@ impl Table for Folder {
             columns.insert(LABEL.to_owned(), labels.finish());
         }
         Ok((ids.finish(), columns))
-    }
-}
-
-/// Digests of files, by row: each file is read once for them, however often shards are keyed.
-#[derive(Default)]
-pub(super) struct Digests(Mutex<BTreeMap<usize, Digest>>);
-
-impl Digests {
-    /// The digest of the content of `path`, the picture of `row`.
-    pub(super) fn of(&self, row: usize, path: &Path) -> Result<Digest, DataError> {
-        let known = |digests: &Self| digests.0.lock().ok().and_then(|known| known.get(&row).copied());
-        if let Some(digest) = known(self) {
-            return Ok(digest);
-        }
-        let file = fs::File::open(path).map_err(DataError::io("read", path))?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(file).map_err(DataError::io("read", path))?;
-        let digest = hasher.finalize().into();
-        if let Ok(mut known) = self.0.lock() {
-            known.insert(row, digest);
-        }
-        Ok(digest)
     }
 }
 
@@ -165,7 +148,9 @@ fn list(folder: &Path) -> Result<Vec<(String, PathBuf, bool)>, DataError> {
         if name.starts_with('.') {
             continue;
         }
-        let is_folder = path.is_dir();
+        // What the listing says already is not asked for again; links are followed.
+        let is_folder = child.file_type().ok().filter(|kind| !kind.is_symlink());
+        let is_folder = is_folder.map_or_else(|| path.is_dir(), |kind| kind.is_dir());
         children.push((name, path, is_folder));
     }
     children.sort();

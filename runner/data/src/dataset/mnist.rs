@@ -18,6 +18,7 @@ use super::{
     About, IMAGE, LABEL, Table, batch_error,
     idx::{check_length, fill, header, is_gzip, read_idx},
     layout::Layout,
+    memory::{FileStamp, Remembered},
     numbered, numbered_key,
 };
 use crate::{DataError, error::read};
@@ -53,6 +54,8 @@ impl Digits {
                     file: format!("embedded {name}"),
                     store: Store::Packed(Cow::Borrowed(bytes), OnceLock::new()),
                     digest: digest.parse::<Digest>().map_or_else(|_| OnceLock::new(), OnceLock::from),
+                    origin: None,
+                    remembered: Remembered::default(),
                 })
             };
             (
@@ -69,9 +72,10 @@ impl Digits {
         images: &Path,
         labels: Option<&Path>,
         classes: Option<Vec<String>>,
+        remembered: &Remembered,
     ) -> Result<Self, DataError> {
-        let labels = labels.map(Values::open).transpose()?.map(Arc::new);
-        Self::new(name, Arc::new(Values::open(images)?), labels, classes)
+        let open = |path| Values::open(path, remembered).map(Arc::new);
+        Self::new(name, open(images)?, labels.map(open).transpose()?, classes)
     }
 
     fn new(
@@ -182,7 +186,13 @@ struct Values {
     store: Store,
     /// Of the unpacked data, sizes included: the same for plain and packed files.
     digest: OnceLock<Digest>,
+    /// The file, as it was when it was opened.
+    origin: Option<(PathBuf, FileStamp)>,
+    remembered: Remembered,
 }
+
+/// The part of a file that [`Values::digest`] is of.
+const DATA: &str = "idx data/1";
 
 enum Store {
     /// A plain file: ranges are read from it.
@@ -192,7 +202,8 @@ enum Store {
 }
 
 impl Values {
-    fn open(path: &Path) -> Result<Self, DataError> {
+    fn open(path: &Path, remembered: &Remembered) -> Result<Self, DataError> {
+        let stamp = FileStamp::of(path).map_err(DataError::io("read", path))?;
         let name = path.display().to_string();
         let mut file = File::open(path).map_err(DataError::io("read", path))?;
         let mut start = [0; 20];
@@ -207,7 +218,8 @@ impl Values {
             check_length(&sizes, found.saturating_sub(offset as u64), expected, &name)?;
             (sizes, Store::Plain(path.to_owned(), offset as u64))
         };
-        Ok(Self { sizes, file: name, store, digest: OnceLock::new() })
+        let origin = stamp.map(|stamp| (path.to_owned(), stamp));
+        Ok(Self { sizes, file: name, store, digest: OnceLock::new(), origin, remembered: remembered.clone() })
     }
 
     /// Bytes of the data.
@@ -240,6 +252,12 @@ impl Values {
         if let Some(digest) = self.digest.get() {
             return Ok(*digest);
         }
+        let part = [DATA.to_owned()];
+        if let Some((_, stamp)) = &self.origin
+            && let Some([digest]) = self.remembered.parts(stamp, &part).as_deref()
+        {
+            return Ok(*self.digest.get_or_init(|| *digest));
+        }
         let mut hasher = blake3::Hasher::new();
         for size in &self.sizes {
             hasher.update(&(*size as u64).to_le_bytes());
@@ -248,7 +266,11 @@ impl Values {
         for start in (0..total).step_by(1 << 20) {
             hasher.update(&self.range(start..total.min(start + (1 << 20)))?);
         }
-        Ok(*self.digest.get_or_init(|| hasher.finalize().into()))
+        let digest = *self.digest.get_or_init(|| hasher.finalize().into());
+        if let Some((path, stamp)) = &self.origin {
+            self.remembered.keep(stamp, path, part.map(|part| (part, digest)));
+        }
+        Ok(digest)
     }
 }
 
@@ -264,9 +286,9 @@ mod tests {
             let data = values.range(0..values.sizes.iter().product()).unwrap().into_owned();
             let Store::Packed(_, cell) = &store else { unreachable!() };
             cell.set(data).unwrap();
-            Values { sizes: values.sizes.clone(), file: String::new(), store, digest: OnceLock::new() }
-                .digest()
-                .unwrap()
+            let remembered = Remembered::default();
+            let (sizes, file, digest) = (values.sizes.clone(), String::new(), OnceLock::new());
+            Values { sizes, file, store, digest, origin: None, remembered }.digest().unwrap()
         };
         assert_eq!(fresh(&digits.images).to_string(), TEST_IMAGES_DIGEST);
         assert_eq!(fresh(digits.labels.as_ref().unwrap()).to_string(), TEST_LABELS_DIGEST);

@@ -8,6 +8,7 @@ mod concat;
 mod folder;
 mod idx;
 mod layout;
+mod memory;
 mod mnist;
 mod table;
 
@@ -25,6 +26,7 @@ pub use catalog::{Catalog, Known};
 pub use idx::{Idx, read_idx};
 pub(crate) use idx::{gunzip, is_gzip};
 use layout::Layout;
+pub use memory::{FileStamp, Memory};
 
 use crate::DataError;
 

@@ -20,14 +20,18 @@ use rows::{Format, Row, header, rows};
 
 use super::{
     About, IMAGE, LABEL, Table, batch_error,
-    folder::{Digests, size_of},
+    folder::size_of,
     layout::Layout,
+    memory::{Digests, FileStamp, Remembered},
     numbered, numbered_key,
 };
 use crate::{DataError, error::read};
 
 /// Names of a column of picture paths, which becomes `image`.
 const IMAGE_NAMES: [&str; 7] = ["image", "image_path", "path", "file_name", "filename", "file", "filepath"];
+
+/// What is remembered of a file: the keys of its columns. Raised when keys are made in another way.
+const KEYS: &str = "keys/1";
 
 /// Rows of a text file.
 pub(super) struct TextTable {
@@ -39,6 +43,9 @@ pub(super) struct TextTable {
     /// Where each row starts (bytes), and the line that it starts on.
     places: Vec<(u64, u64)>,
     digests: Digests,
+    /// The file, as it was before it was read.
+    stamp: Option<FileStamp>,
+    remembered: Remembered,
 }
 
 /// A column of the file.
@@ -51,7 +58,8 @@ struct Field {
 }
 
 /// Opens a table by its extension.
-pub(super) fn open(name: &str, path: &Path, extension: &str) -> Result<TextTable, DataError> {
+pub(super) fn open(name: &str, path: &Path, extension: &str, remembered: Remembered) -> Result<TextTable, DataError> {
+    let stamp = FileStamp::of(path).map_err(DataError::io("read", path))?;
     let format = match extension {
         "csv" => Format::Separated(b','),
         "tsv" => Format::Separated(b'\t'),
@@ -111,7 +119,8 @@ pub(super) fn open(name: &str, path: &Path, extension: &str) -> Result<TextTable
     let columns = fields.iter().filter_map(|field| Some(Column::new(&field.name, field.kind.column()?)));
     let schema = Schema::new(columns);
     let about = About { name: name.to_owned(), schema, classes, layout: Layout::new(sizes) };
-    Ok(TextTable { about, path: path.to_owned(), format, fields, places, digests: Digests::default() })
+    let (path, digests) = (path.to_owned(), Digests::new(remembered.clone()));
+    Ok(TextTable { about, path, format, fields, places, digests, stamp, remembered })
 }
 
 /// A value as text.
@@ -220,22 +229,57 @@ impl Table for TextTable {
     }
 
     fn keys(&self, rows: Range<usize>) -> Result<(Digest, BTreeMap<String, Digest>), DataError> {
+        // Where everything comes from the one file, everything may be remembered.
+        let own = self.fields.iter().all(|field| field.kind != Kind::Image);
+        let parts: Vec<String> = self
+            .fields
+            .iter()
+            .map(|field| format!("{KEYS} {}..{} {:?} {}", rows.start, rows.end, field.kind, field.name))
+            .collect();
+        let known = self.stamp.as_ref().filter(|_| own).and_then(|stamp| self.remembered.parts(stamp, &parts));
+        let keys = match known {
+            Some(keys) => keys,
+            None => {
+                let keys = self.read_keys(rows.clone())?;
+                if let Some(stamp) = self.stamp.as_ref().filter(|_| own) {
+                    self.remembered.keep(stamp, &self.path, parts.into_iter().zip(keys.iter().copied()));
+                }
+                keys
+            }
+        };
+        let (mut ids, mut columns) = (numbered_key(&self.about.name, &rows), BTreeMap::new());
+        for (field, key) in self.fields.iter().zip(keys) {
+            match field.kind {
+                Kind::Id => ids = key,
+                _ => drop(columns.insert(field.name.clone(), key)),
+            }
+        }
+        Ok((ids, columns))
+    }
+}
+
+impl TextTable {
+    /// The key of each field's values in these rows.
+    fn read_keys(&self, rows: Range<usize>) -> Result<Vec<Digest>, DataError> {
         let read = self.rows(rows.clone())?;
-        let mut ids = numbered_key(&self.about.name, &rows);
-        let mut columns = BTreeMap::new();
+        let mut keys = Vec::with_capacity(self.fields.len());
         for (i, field) in self.fields.iter().enumerate() {
             let mut key = KeyHasher::new("values/1").part("type", format!("{:?}", field.kind).as_bytes());
-            for (row, number) in read.iter().zip(rows.clone()) {
-                let value = &row.values[i];
-                key = match field.kind {
-                    Kind::Image => {
-                        let file = self.path.display().to_string();
-                        let path = picture(&self.path, value)
-                            .map_err(|message| DataError::format_at(file, format!("line {}", row.line), message))?;
-                        key.digest("file", &self.digests.of(number, &path)?)
-                    }
-                    _ => key.json("value", value),
-                };
+            if field.kind == Kind::Image {
+                let mut pictures = Vec::with_capacity(read.len());
+                for (row, number) in read.iter().zip(rows.clone()) {
+                    let path = picture(&self.path, &row.values[i]).map_err(|message| {
+                        DataError::format_at(self.path.display().to_string(), format!("line {}", row.line), message)
+                    })?;
+                    pictures.push((number, path));
+                }
+                for digest in self.digests.of(&pictures)? {
+                    key = key.digest("file", &digest);
+                }
+            } else {
+                for row in &read {
+                    key = key.json("value", &row.values[i]);
+                }
             }
             if field.kind == Kind::NamedLabel {
                 // Labels are positions among all names.
@@ -243,13 +287,8 @@ impl Table for TextTable {
                     key = key.part("class", class.as_bytes());
                 }
             }
-            match field.kind {
-                Kind::Id => ids = key.finish(),
-                _ => {
-                    columns.insert(field.name.clone(), key.finish());
-                }
-            }
+            keys.push(key.finish());
         }
-        Ok((ids, columns))
+        Ok(keys)
     }
 }

@@ -1,0 +1,145 @@
+//! Digests of files that are remembered by path, size and time, so that what did not change is not read again.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use runner_contract::Digest;
+
+use crate::DataError;
+
+/// A file changed so lately may change again within one tick of its clock, and look the same.
+const SETTLES: Duration = Duration::from_secs(2);
+
+/// A file as it was seen: while all three stay, so does its content.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FileStamp {
+    /// Its absolute path, and behind a `#` which part of it is meant where it is not the whole.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was last changed, in nanoseconds since 1970.
+    pub modified: i64,
+}
+
+/// Remembers digests from one run of the program to the next. It may forget; it must not mix up.
+pub trait Memory: Send + Sync {
+    /// What is remembered of each of these files, in their order.
+    fn recall(&self, files: &[FileStamp]) -> Vec<Option<Digest>>;
+    /// Remembers these.
+    fn remember(&self, files: &[(FileStamp, Digest)]);
+}
+
+impl FileStamp {
+    /// The file as it is now; `None` where the system does not say enough, or the path is not UTF-8.
+    pub(super) fn of(path: &Path) -> io::Result<Option<Self>> {
+        let found = fs::metadata(path)?;
+        let since = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = since.and_then(|time| i64::try_from(time.as_nanos()).ok());
+        let path = std::path::absolute(path)?;
+        let stamp = |modified| Some(Self { path: path.to_str()?.to_owned(), size: found.len(), modified });
+        Ok(modified.and_then(stamp))
+    }
+
+    /// A part of the file.
+    pub(super) fn part(&self, what: &str) -> Self {
+        Self { path: format!("{}#{what}", self.path), ..self.clone() }
+    }
+
+    /// Whether it was changed long enough ago that a further change would show.
+    fn settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i128::from(self.modified) + SETTLES.as_nanos() as i128 <= now.as_nanos() as i128
+    }
+}
+
+/// A memory, or none. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Remembered(Option<Arc<dyn Memory>>);
+
+impl Remembered {
+    pub(super) fn new(memory: Arc<dyn Memory>) -> Self {
+        Self(Some(memory))
+    }
+
+    /// The digests of parts of a file, if every one is remembered.
+    pub(super) fn parts(&self, file: &FileStamp, parts: &[String]) -> Option<Vec<Digest>> {
+        let memory = self.0.as_ref()?;
+        let stamps: Vec<_> = parts.iter().map(|part| file.part(part)).collect();
+        let found: Option<Vec<_>> = memory.recall(&stamps).into_iter().collect();
+        found.filter(|found| found.len() == parts.len())
+    }
+
+    /// Remembers the digests of parts of `file`, which was read from `path` after that stamp was taken.
+    pub(super) fn keep(&self, file: &FileStamp, path: &Path, parts: impl IntoIterator<Item = (String, Digest)>) {
+        let Some(memory) = &self.0 else { return };
+        // What changed while it was read stands for neither content.
+        if file.settled() && FileStamp::of(path).ok().flatten().as_ref() == Some(file) {
+            let parts: Vec<_> = parts.into_iter().map(|(part, digest)| (file.part(&part), digest)).collect();
+            memory.remember(&parts);
+        }
+    }
+}
+
+/// Digests of whole files, by row: each file is read at most once for them, however often shards are keyed.
+#[derive(Default)]
+pub(super) struct Digests {
+    known: Mutex<HashMap<usize, Digest>>,
+    remembered: Remembered,
+}
+
+impl Digests {
+    pub(super) fn new(remembered: Remembered) -> Self {
+        Self { known: Mutex::default(), remembered }
+    }
+
+    /// The digests of the content of these files, each the picture of a row.
+    pub(super) fn of(&self, files: &[(usize, PathBuf)]) -> Result<Vec<Digest>, DataError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let open: Vec<_> = files.iter().filter(|(row, _)| !known.contains_key(row)).collect();
+        let mut stamps = Vec::new();
+        let mut recalled = Vec::new();
+        if let Some(memory) = &self.remembered.0 {
+            for (_, path) in &open {
+                stamps.push(FileStamp::of(path).map_err(DataError::io("read", path))?);
+            }
+            let asked: Vec<_> = stamps.iter().flatten().cloned().collect();
+            let mut answers = memory.recall(&asked).into_iter();
+            recalled = stamps.iter().map(|stamp| stamp.as_ref().and_then(|_| answers.next().flatten())).collect();
+        }
+        let mut fresh = Vec::new();
+        for (i, (row, path)) in open.into_iter().enumerate() {
+            let digest = match recalled.get(i).copied().flatten() {
+                Some(digest) => digest,
+                None => {
+                    let digest = hash(path)?;
+                    if let Some(Some(stamp)) = stamps.get(i)
+                        && stamp.settled()
+                        && FileStamp::of(path).ok().flatten().as_ref() == Some(stamp)
+                    {
+                        fresh.push((stamp.clone(), digest));
+                    }
+                    digest
+                }
+            };
+            known.insert(*row, digest);
+        }
+        if let Some(memory) = self.remembered.0.as_ref().filter(|_| !fresh.is_empty()) {
+            memory.remember(&fresh);
+        }
+        let digest = |(row, path): &(usize, PathBuf)| known.get(row).copied().map_or_else(|| hash(path), Ok);
+        files.iter().map(digest).collect()
+    }
+}
+
+/// The digest of a file's content.
+fn hash(path: &Path) -> Result<Digest, DataError> {
+    let file = fs::File::open(path).map_err(DataError::io("read", path))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file).map_err(DataError::io("read", path))?;
+    Ok(hasher.finalize().into())
+}
