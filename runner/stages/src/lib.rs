@@ -8,6 +8,7 @@ mod registry;
 mod codec;
 mod definition;
 mod pictures;
+mod surroundings;
 #[cfg(test)]
 mod testing;
 mod vectors;
@@ -36,6 +37,7 @@ use runner_models::ModelError;
 pub use captions::{Caption, Described, HELD_OUT_TEMPLATES, Measures, Subject, describe, is_held_out};
 pub use definition::{Binding, Defined, Definition};
 pub use registry::{BuiltinRegistry, Services, registry};
+pub use surroundings::Surroundings;
 
 /// Metadata of an embedding column: what its model multiplies cosines by (exponent applied).
 const LOGIT_SCALE: &str = "logit_scale";

@@ -1,17 +1,12 @@
 //! The kinds by name, and what they share.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fs,
-    io::{self, Read as _},
-    path::{Component, Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use runner_contract::{Kind, ModelInfo, Problem, Registry, Resolver};
 use runner_data::Catalog;
 use runner_models::Hub;
+
+use crate::Surroundings;
 
 /// What stage kinds are given to work with: the datasets and the models there are.
 #[derive(Clone)]
@@ -20,15 +15,19 @@ pub struct Services {
     pub catalog: Arc<Catalog>,
     /// Finds models.
     pub hub: Arc<Hub>,
-    /// Where relative paths of included files start.
+    /// Where relative paths start.
     pub folder: PathBuf,
+    /// Finds what pipelines take from the environment and from other files.
+    pub surroundings: Surroundings,
 }
 
 impl Services {
     /// Datasets and models whose relative paths start at `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { catalog: Arc::new(Catalog::new(root.clone())), hub: Arc::new(Hub::new(root.clone())), folder: root }
+        let surroundings = Surroundings::new(root.clone());
+        let (catalog, hub) = (Arc::new(Catalog::new(root.clone())), Arc::new(Hub::new(root.clone())));
+        Self { catalog, hub, folder: root, surroundings }
     }
 }
 
@@ -46,72 +45,16 @@ impl Resolver for Services {
     }
 
     fn environment(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
+        self.surroundings.environment(name)
     }
 
     fn secret(&self, name: &str) -> Option<String> {
-        secret(name, &|name| std::env::var_os(name))
+        self.surroundings.secret(name)
     }
 
     fn include(&self, from: &str, path: &str) -> Result<(String, Vec<u8>), String> {
-        include(&self.folder, from, path)
+        self.surroundings.include(from, path)
     }
-}
-
-/// More bytes of a file than this are not read: no pipeline may have them.
-const MAX_INCLUDED: u64 = (1 << 20) + 1;
-
-/// A secret: an environment variable, or the file that `NAME_FILE` names, as containers have it.
-fn secret(name: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<String> {
-    let text = match variable(name) {
-        Some(value) => value.into_string().ok()?,
-        None => {
-            let file = fs::File::open(variable(&format!("{name}_FILE"))?).ok()?;
-            let mut text = String::new();
-            file.take(MAX_INCLUDED).read_to_string(&mut text).ok()?;
-            let line = text.strip_suffix('\n').unwrap_or(&text);
-            line.strip_suffix('\r').unwrap_or(line).to_owned()
-        }
-    };
-    Some(text).filter(|text| !text.is_empty())
-}
-
-/// The name and the bytes of an included file.
-fn include(folder: &Path, from: &str, path: &str) -> Result<(String, Vec<u8>), String> {
-    let beside = Path::new(from).parent().unwrap_or(Path::new(""));
-    let path = clean(&beside.join(path));
-    let name = if path.as_os_str().is_empty() { ".".to_owned() } else { path.display().to_string() };
-    let cannot = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => format!("there is no file `{name}`"),
-        io::ErrorKind::PermissionDenied => format!("`{name}` may not be read"),
-        _ => format!("cannot read `{name}`: {error}"),
-    };
-    let file = folder.join(&path);
-    let kind = fs::metadata(&file).map_err(cannot)?;
-    if kind.is_dir() {
-        return Err(format!("`{name}` is a folder"));
-    }
-    if !kind.is_file() {
-        return Err(format!("`{name}` is no file"));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(&file).and_then(|file| file.take(MAX_INCLUDED).read_to_end(&mut bytes)).map_err(cannot)?;
-    Ok((name, bytes))
-}
-
-/// A path without `.`, and without `..` behind a folder, so that a file has one name.
-fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if matches!(clean.components().next_back(), Some(Component::Normal(_))) => {
-                clean.pop();
-            }
-            part => clean.push(part),
-        }
-    }
-    clean
 }
 
 /// Declares the modules of the kinds and collects them: each module's `kind` function makes one.
@@ -166,6 +109,8 @@ impl Registry for BuiltinRegistry {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use runner_contract::{Batch, ColumnData, ImageForm, ImageRef, ImagesBuilder};
     use serde_json::json;
 
@@ -197,41 +142,6 @@ mod tests {
         );
         assert!(names.iter().all(|name| registry.kind(name).is_some_and(|kind| kind.info().name == *name)));
         assert!(registry.kind("encoed").is_none());
-    }
-
-    #[test]
-    fn included_files_are_read_beside_those_that_include_them() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("a/b")).unwrap();
-        fs::write(root.path().join("a/x.yaml"), "stages: {}").unwrap();
-        let read = |from, path| include(root.path(), from, path);
-        for (from, path) in [("a/p.yaml", "x.yaml"), ("p.yaml", "./a/x.yaml"), ("a/b/p.yaml", "../x.yaml")] {
-            assert_eq!(read(from, path), Ok(("a/x.yaml".to_owned(), b"stages: {}".to_vec())), "{from} {path}");
-        }
-        let absolute = root.path().join("a/x.yaml");
-        assert!(read("p.yaml", absolute.to_str().unwrap()).is_ok());
-        assert_eq!(read("p.yaml", "a/b"), Err("`a/b` is a folder".to_owned()));
-        assert_eq!(read("a/p.yaml", "no.yaml"), Err("there is no file `a/no.yaml`".to_owned()));
-        fs::write(root.path().join("big"), vec![b' '; 3 << 20]).unwrap();
-        assert_eq!(read("p.yaml", "big").unwrap().1.len() as u64, MAX_INCLUDED);
-    }
-
-    #[test]
-    fn secrets_come_from_variables_or_from_the_files_that_they_name() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("token");
-        fs::write(&path, "from file\r\n").unwrap();
-        let variable = |name: &str| match name {
-            "SET" | "BOTH" => Some("from variable".into()),
-            "FILED_FILE" | "BOTH_FILE" => Some(path.clone().into_os_string()),
-            "LOST_FILE" => Some(root.path().join("lost").into_os_string()),
-            "EMPTY" => Some("".into()),
-            _ => None,
-        };
-        let found = ["SET", "BOTH", "FILED", "LOST", "EMPTY", "UNSET"].map(|name| secret(name, &variable));
-        let [set, both, filed, none @ ..] = found.map(|value| value.unwrap_or_default());
-        assert_eq!((set.as_str(), both.as_str(), filed.as_str()), ("from variable", "from variable", "from file"));
-        assert_eq!(none, [""; 3]);
     }
 
     #[test]
