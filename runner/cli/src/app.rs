@@ -1,7 +1,10 @@
 //! What the commands work with, made from flags over environment over files over defaults.
 
 use std::{
+    collections::BTreeMap,
     env,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,14 +13,17 @@ use runner_data::{Catalog, Limits};
 use runner_engine::{Cancel, Decoded, Engine};
 use runner_models::Hub;
 use runner_spec::{Device, Pipeline};
-use runner_stages::Services;
-use runner_store::Store;
+use runner_stages::{Services, Surroundings};
+use runner_store::{Place, Store};
 
 use crate::{
     args::{Global, PipelineArgs},
     config::Config,
     failure::Failure,
+    memory::StoreMemory,
     output::Output,
+    place, secrets,
+    signals::Signals,
 };
 
 /// The settings of this call.
@@ -27,59 +33,74 @@ pub(crate) struct App<'a> {
     pub(crate) config: Config,
     /// Where paths start.
     pub(crate) folder: PathBuf,
-    /// The store's folder.
-    pub(crate) store: PathBuf,
+    /// Where the store is.
+    pub(crate) place: Place,
     /// Threads to compute with.
     pub(crate) threads: usize,
+    /// Digests of datasets' files, remembered in the store.
+    memory: Arc<StoreMemory>,
 }
 
 impl<'a> App<'a> {
-    pub(crate) fn new(global: &Global, output: &'a Output) -> Result<Self, Failure> {
+    /// `rehash`: look at every file of a dataset again.
+    pub(crate) fn new(global: &Global, rehash: bool, output: &'a Output) -> Result<Self, Failure> {
         let folder = env::current_dir().map_err(Failure::file("read", Path::new(".")))?;
         let config = Config::read(&folder)?;
-        let beside = || config.project.as_deref().unwrap_or(&folder).join(".runner");
-        let store = global.store.clone().or_else(|| config.store.clone()).unwrap_or_else(beside);
+        let place = place::place(global, &config, &folder)?;
         let all = || std::thread::available_parallelism().map_or(1, Into::into);
         let threads = global.threads.or(config.threads).unwrap_or_else(all);
         if threads == 0 {
             return Err(Failure::usage("--threads is 0", "leave it out to use all"));
         }
-        Ok(Self { output, store: folder.join(store), config, folder, threads })
+        Ok(Self { output, config, folder, place, threads, memory: Arc::new(StoreMemory::new(rehash)) })
     }
 
     /// Datasets and models, with relative paths below `folder`.
-    pub(crate) fn services(&self, folder: &Path) -> Services {
+    pub(crate) fn services(&self, folder: &Path) -> Result<Services, Failure> {
         let mut catalog = Catalog::new(folder).with_aliases(self.config.datasets.clone());
         if env::var_os("RUNNER_DATA").is_none_or(|value| value.is_empty())
             && let Some(data) = &self.config.data
         {
             catalog = catalog.with_cache(data);
         }
-        Services { catalog: Arc::new(catalog), hub: Arc::new(Hub::new(folder.to_owned())), folder: folder.to_owned() }
+        let catalog = Arc::new(catalog.with_memory(self.memory.clone()));
+        let surroundings = Surroundings::new(folder).with_secrets(self.secrets()?);
+        let hub = Arc::new(Hub::new(folder.to_owned()));
+        Ok(Services { catalog, hub, folder: folder.to_owned(), surroundings })
+    }
+
+    /// What the file of secrets holds.
+    fn secrets(&self) -> Result<BTreeMap<String, String>, Failure> {
+        self.config.secrets_file.as_deref().map_or_else(|| Ok(BTreeMap::new()), secrets::read)
     }
 
     /// The store, made if it is not there.
     pub(crate) async fn open_store(&self) -> Result<Store, Failure> {
-        Ok(Store::open(&self.store).await?)
+        let store = Store::open_at(&self.place).await?;
+        self.memory.attach(store.records());
+        Ok(store)
     }
 
     /// The store, if there is one: what only reads makes none.
     pub(crate) async fn existing_store(&self) -> Result<Option<Store>, Failure> {
-        Ok(if Store::exists(&self.store) { Some(self.open_store().await?) } else { None })
+        Ok(if Store::exists_at(&self.place) { Some(self.open_store().await?) } else { None })
     }
 
-    /// What runs pipelines.
-    pub(crate) fn engine(&self, services: &Services, store: Store) -> Engine {
+    /// What runs pipelines; `pipeline` is the one that it shall run, whose secrets it needs.
+    pub(crate) fn engine(&self, pipeline: &Pipeline, services: &Services, store: Store) -> Engine {
+        let named = pipeline.stages.iter().flat_map(|stage| &stage.secrets);
+        let secrets: BTreeMap<String, String> =
+            named.filter_map(|name| Some((name.clone(), services.surroundings.secret(name)?))).collect();
         let config = runner_engine::Config {
             threads: self.threads,
             backend: format!("cpu/f32/{}", runner_nn::instruction_set()),
             devices: vec![Device::Cpu],
+            secrets,
             decode: Arc::new(|bytes, path| {
                 let pixels = runner_data::decode(bytes, path, &Limits::default()).map_err(|error| error.to_string())?;
                 let (height, width, channels) = (pixels.height, pixels.width, pixels.channels);
                 Ok(Decoded { height, width, channels, data: pixels.data })
             }),
-            secrets: Default::default(),
         };
         Engine::new(Arc::new(runner_stages::registry(services)), store, config)
     }
@@ -91,36 +112,50 @@ impl<'a> App<'a> {
         runner_spec::load(&name, &text, &args.set, &registry, services).map_err(Failure::Pipeline)
     }
 
+    /// Where the store is, as short as it can be said here, without passwords.
+    pub(crate) fn store_name(&self) -> String {
+        match (&self.place.records, &self.place.artifacts) {
+            (None, None) => self.short(&self.place.folder),
+            _ => self.place.to_string(),
+        }
+    }
+
     /// A path as short as it can be said here.
     pub(crate) fn short(&self, path: &Path) -> String {
         path.strip_prefix(&self.folder).unwrap_or(path).display().to_string()
     }
 
-    /// Stops at the first Ctrl-C; at the second the program ends at once.
+    /// Stops in three steps, at Ctrl-C or when the process is told to terminate.
     pub(crate) fn cancel_on_interrupt(&self) -> Cancel {
         let cancel = Cancel::new();
         let (stop, output) = (cancel.clone(), self.output.clone());
+        let mut signals = Signals::new();
         tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                output.note("stopping; once more to stop at once");
-                stop.cancel();
-            }
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
-            }
+            signals.next().await;
+            output.note("finishing what is in flight; Ctrl-C once more to stop at once");
+            stop.finish();
+            signals.next().await;
+            output.note("stopping; Ctrl-C once more to leave everything as it is");
+            stop.now();
+            signals.next().await;
+            std::process::exit(130);
         });
         cancel
     }
 }
 
 /// A pipeline's name for messages, and its bytes.
-fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
-    if path == Path::new("-") {
+pub(crate) fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
+    // Of what is longer than a pipeline may be, no more is read than it takes to say so.
+    let start = |from: &mut dyn Read| {
         let mut text = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin(), &mut text).map_err(Failure::file("read", path))?;
+        from.take(runner_spec::MAX_BYTES as u64 + 1).read_to_end(&mut text).map(|_| text)
+    };
+    if path == Path::new("-") {
+        let text = start(&mut io::stdin().lock()).map_err(Failure::file("read", path))?;
         return Ok(("stdin".to_owned(), text));
     }
-    match std::fs::read(path) {
+    match File::open(path).and_then(|mut file| start(&mut file)) {
         Ok(text) => Ok((path.display().to_string(), text)),
         Err(error) => Err(Failure::Usage { message: format!("cannot read {}: {error}", path.display()), hint: None }),
     }

@@ -11,16 +11,34 @@ use serde::Deserialize;
 use crate::failure::Failure;
 
 const FILE: &str = "runner.toml";
+const KEYS: &str = "the keys are store, records, artifacts, threads, data, cache_quota, secrets_file and the tables [s3] and [datasets]";
 
 /// What a file may say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     store: Option<PathBuf>,
+    records: Option<String>,
+    artifacts: Option<String>,
     threads: Option<usize>,
     data: Option<PathBuf>,
+    cache_quota: Option<String>,
+    secrets_file: Option<PathBuf>,
+    #[serde(default)]
+    s3: BTreeMap<String, toml::Value>,
     #[serde(default)]
     datasets: BTreeMap<String, PathBuf>,
+}
+
+/// A text that may name variables of the environment, and who said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// As it was written.
+    pub(crate) text: String,
+    /// For messages: `--records`, `/etc/runner.toml: records`.
+    pub(crate) from: String,
+    /// Where its relative paths start.
+    pub(crate) folder: PathBuf,
 }
 
 /// What the files say, paths made absolute by the folder of their file.
@@ -30,6 +48,16 @@ pub(crate) struct Config {
     pub(crate) files: Vec<PathBuf>,
     /// The store's folder.
     pub(crate) store: Option<PathBuf>,
+    /// Where records are, if not in that folder.
+    pub(crate) records: Option<Said>,
+    /// Where artifacts are, if not in that folder.
+    pub(crate) artifacts: Option<Said>,
+    /// The table `[s3]`: how an S3 server is reached, beyond what the environment's `AWS_…` say.
+    pub(crate) s3: BTreeMap<String, Said>,
+    /// How many bytes of artifacts to keep after a run.
+    pub(crate) cache_quota: Option<u64>,
+    /// A file of `NAME=VALUE` lines for `${{ secrets.NAME }}`.
+    pub(crate) secrets_file: Option<PathBuf>,
     /// Threads to compute with.
     pub(crate) threads: Option<usize>,
     /// The folder of fetched datasets.
@@ -48,16 +76,41 @@ impl Config {
             Self { project: project.as_deref().and_then(Path::parent).map(Path::to_owned), ..Self::default() };
         for path in project.into_iter().chain(users()) {
             if let Some(file) = parse(&path)? {
-                config.weaker(&path, file);
+                config.weaker(&path, file)?;
             }
         }
         Ok(config)
     }
 
     /// Takes from a file what is not said yet.
-    fn weaker(&mut self, path: &Path, file: File) {
+    fn weaker(&mut self, path: &Path, file: File) -> Result<(), Failure> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let absolute = |path: PathBuf| folder.join(path);
+        let said = |key: &str, text: Option<String>| {
+            let from = format!("{}: {key}", path.display());
+            text.map(|text| Said { text, from, folder: folder.to_owned() })
+        };
+        // A stronger file that names a folder means a store there.
+        if self.store.is_none() {
+            self.records = self.records.take().or(said("records", file.records));
+            self.artifacts = self.artifacts.take().or(said("artifacts", file.artifacts));
+        }
+        for (name, value) in file.s3 {
+            let text = match value {
+                toml::Value::String(text) => text,
+                other => other.to_string(),
+            };
+            let from = format!("{}: s3.{name}", path.display());
+            self.s3.entry(name).or_insert_with(|| Said { text, from, folder: folder.to_owned() });
+        }
+        if let (None, Some(text)) = (self.cache_quota, &file.cache_quota) {
+            let bytes: bytesize::ByteSize = text.parse().map_err(|_| {
+                let message = format!("{}: cache_quota is `{text}`", path.display());
+                Failure::usage(message, "expected a size such as \"50 GB\"")
+            })?;
+            self.cache_quota = Some(bytes.as_u64());
+        }
+        self.secrets_file = self.secrets_file.take().or(file.secrets_file.map(absolute));
         self.store = self.store.take().or(file.store.map(absolute));
         self.data = self.data.take().or(file.data.map(absolute));
         self.threads = self.threads.or(file.threads);
@@ -65,6 +118,7 @@ impl Config {
             self.datasets.entry(name).or_insert_with(|| absolute(path));
         }
         self.files.push(path.to_owned());
+        Ok(())
     }
 }
 
@@ -96,7 +150,7 @@ fn parse(path: &Path) -> Result<Option<File>, Failure> {
     };
     let file: File = toml::from_str(&text).map_err(|error| {
         let message = format!("{}: {}", path.display(), error.to_string().trim_end());
-        Failure::usage(message, "the keys are store, threads, data and the table [datasets]")
+        Failure::usage(message, KEYS)
     })?;
     if file.threads == Some(0) {
         return Err(Failure::usage(format!("{}: threads is 0", path.display()), "leave it out to use all"));
@@ -119,8 +173,10 @@ mod tests {
         fs::write(&path, "store = \"state\"\nthreads = 2\n[datasets]\nmine = \"/data/mine\"\n").unwrap();
         assert_eq!(nearest(&deep), Some(path.clone()));
         let mut config = Config::default();
-        config.weaker(&path, parse(&path).unwrap().unwrap());
-        config.weaker(Path::new("/home/x/runner.toml"), File { store: Some("other".into()), ..File::default() });
+        config.weaker(&path, parse(&path).unwrap().unwrap()).unwrap();
+        let users = File { store: Some("other".into()), records: Some("postgres://a/b".into()), ..File::default() };
+        config.weaker(Path::new("/home/x/runner.toml"), users).unwrap();
+        assert_eq!(config.records, None, "the stronger file named a folder for both");
         assert_eq!(config.store, Some(folder.path().join("state")));
         assert_eq!((config.threads, &config.datasets["mine"]), (Some(2), &PathBuf::from("/data/mine")));
     }

@@ -9,7 +9,7 @@ use runner_spec::Diagnostic;
 use runner_store::StoreError;
 use serde_json::json;
 
-use crate::{Exit, output::Output};
+use crate::{Exit, output::Output, redact::redact};
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]
@@ -43,6 +43,14 @@ impl Failure {
         move |error| Self::failed(format!("cannot {action} {path}: {error}"))
     }
 
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Tells it on stderr, and in the document on stdout where one was asked for.
     pub(crate) fn report(self, output: &Output) -> Exit {
         let (exit, message, hint, diagnostics) = match self {
@@ -62,7 +70,7 @@ impl Failure {
             output.diagnostics(&diagnostics);
         }
         if output.json {
-            let error = json!({"message": message, "hint": hint, "diagnostics": diagnostics});
+            let error = json!({"message": redact(&message), "hint": hint, "diagnostics": diagnostics});
             // The failure is told already.
             let _ = output.document(&json!({"error": error}));
         }

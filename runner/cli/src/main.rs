@@ -2,18 +2,27 @@
 
 mod app;
 mod args;
+mod cases;
 mod commands;
 mod config;
+mod explain;
 mod failure;
+mod junit;
+mod memory;
 mod output;
+mod place;
 mod progress;
+mod redact;
+mod repeat;
+mod secrets;
+mod signals;
 mod summary;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::Cli;
+use crate::{args::Cli, output::Output};
 
 /// A tenth of a training step, and more of a decoding one, is spent in allocation otherwise.
 #[global_allocator]
@@ -35,8 +44,11 @@ enum Exit {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let output = output::Output::new(&cli.global);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let output = Output::new(&cli.global);
     let ended = commands::dispatch(cli, &output).unwrap_or_else(|failure| failure.report(&output));
     ExitCode::from(match ended {
         Exit::Done => 0,
@@ -45,4 +57,15 @@ fn main() -> ExitCode {
         Exit::GateNotMet => 3,
         Exit::Cancelled => 130,
     })
+}
+
+/// Shows help, or what is wrong with the command line: without the passwords that stand in it.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = redact::redact(&error.to_string());
+    let plain = text == error.to_string();
+    if !error.use_stderr() || plain {
+        error.exit();
+    }
+    Output::complain(&text);
+    ExitCode::from(2)
 }

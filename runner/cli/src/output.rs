@@ -12,6 +12,7 @@ use runner_spec::Diagnostic;
 use crate::{
     args::{Color, Global},
     failure::Failure,
+    redact::redact,
 };
 
 /// How to write.
@@ -59,6 +60,13 @@ impl Output {
         self.raw(text.as_bytes())
     }
 
+    /// One document of several, on a line of its own.
+    pub(crate) fn line(&self, value: &impl serde::Serialize) -> Result<(), Failure> {
+        let mut text = serde_json::to_string(value).map_err(Failure::failed)?;
+        text.push('\n');
+        self.raw(text.as_bytes())
+    }
+
     /// Bytes for stdout.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
@@ -96,9 +104,14 @@ impl Output {
         self.stderr(&all.join("\n\n"));
     }
 
+    /// Text on stderr, where no output is set up yet.
+    pub(crate) fn complain(text: &str) {
+        let _ = write!(io::stderr(), "{text}");
+    }
+
     fn stderr(&self, text: &str) {
         // There is nobody to tell that stderr is closed.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", redact(text));
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use runner_engine::{Event, StagePlan};
-use runner_store::TaskStatus;
+use runner_store::{Level, TaskStatus};
 
 use crate::output::{Output, count, span};
 
@@ -77,18 +77,31 @@ impl<'a> Progress<'a> {
             }
             Event::StageFinished { stage, status } => self.finish(*stage, *status),
             Event::TaskFinished { task, stages, shard, status, error } if self.output.verbose => {
-                let names: Vec<_> =
-                    stages.iter().filter_map(|&it| Some(self.stages.get(it)?.plan.name.as_str())).collect();
-                let shard = shard.map(|shard| format!(", shard {shard}")).unwrap_or_default();
+                let what = self.names(stages, *shard);
                 let error = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-                self.say(|output| output.note(&format!("task {task} ({}{shard}) {status}{error}", names.join(", "))));
+                self.say(|output| output.note(&format!("task {task} ({what}) {status}{error}")));
             }
-            Event::Log { .. }
-            | Event::Retry { .. }
-            | Event::Metric { .. }
-            | Event::TaskFinished { .. }
-            | Event::Finished(_) => {}
+            Event::Retry { stages, shard, attempt, after, error, .. } => {
+                let (what, after) = (self.names(stages, *shard), span(*after));
+                self.say(|output| {
+                    output.warning(&format!("{what}: attempt {attempt} failed, again in {after}: {error}"))
+                });
+            }
+            // What is grave is told in other ways, too.
+            Event::Log { stage, shard, level: Level::Info, text } if self.output.verbose => {
+                let stages: Vec<usize> = stage.iter().copied().collect();
+                let what = self.names(&stages, shard.map(|shard| shard as usize));
+                let gap = if what.is_empty() { "" } else { ": " };
+                self.say(|output| output.note(&format!("{what}{gap}{text}")));
+            }
+            Event::Log { .. } | Event::Metric { .. } | Event::TaskFinished { .. } | Event::Finished(_) => {}
         }
+    }
+
+    /// `image, text, shard 3`
+    fn names(&self, stages: &[usize], shard: Option<usize>) -> String {
+        let names = stages.iter().filter_map(|&it| Some(self.stages.get(it)?.plan.name.clone()));
+        names.chain(shard.map(|shard| format!("shard {shard}"))).collect::<Vec<_>>().join(", ")
     }
 
     /// Takes the bars away.

@@ -1,24 +1,31 @@
 //! A recorded run for people and programs: the end of `runner run`, and `runner show`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use runner_store::{FileRecord, GateRecord, Metric, Run, RunStatus, StageRecord, Store, TaskStatus, Time};
+use runner_store::{
+    FileRecord, GateRecord, Level, LogLine, Metric, Run, RunStatus, StageRecord, Store, TaskRecord, TaskStatus, Time,
+};
 use serde_json::{Value, json};
 
 use crate::{
     app::App,
+    commands::logs,
+    explain,
     failure::Failure,
     output::{count, number, span, table},
+    repeat,
 };
 
 /// Files that are shown one by one.
 const SINGLE_FILES: usize = 12;
+/// Lines of the log that are shown of a run that failed.
+const LOG_LINES: usize = 10;
 
 /// What is recorded of a run.
 pub(crate) struct Summary {
@@ -28,6 +35,15 @@ pub(crate) struct Summary {
     gates: Vec<GateRecord>,
     /// The files for people, and where a copy of each lies; `None` if its content is gone.
     files: Vec<(FileRecord, Option<PathBuf>)>,
+    /// What more there is to say, where somebody wants to know.
+    more: Option<More>,
+}
+
+/// What explains a run beyond its results.
+struct More {
+    tasks: Vec<TaskRecord>,
+    /// The last warnings and errors of its log, if it did not succeed.
+    log: Vec<LogLine>,
 }
 
 impl Summary {
@@ -45,7 +61,32 @@ impl Summary {
             gates: records.gates(&run.id).await?,
             files,
             run,
+            more: None,
         })
+    }
+
+    /// Reads what explains it, too.
+    pub(crate) async fn explained(mut self, store: &Store) -> Result<Self, Failure> {
+        let tasks = store.records().tasks(&self.run.id).await?;
+        let log = match self.run.status {
+            RunStatus::Succeeded => Vec::new(),
+            _ => tail(store, &self.run.id).await?,
+        };
+        self.more = Some(More { tasks, log });
+        Ok(self)
+    }
+
+    /// What it ran with, what was tried again, and what went wrong.
+    pub(crate) fn explanation(&self, app: &App<'_>) -> String {
+        let paint = app.output.paint;
+        let Some(more) = self.more.as_ref().filter(|_| !app.output.quiet) else { return String::new() };
+        let parts = [
+            explain::run(&self.run, app),
+            explain::attempts(&more.tasks, paint),
+            explain::tail(&more.log, &self.run.id, paint),
+        ];
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).map(|part| part + "\n").collect();
+        parts.concat()
     }
 
     /// The document that `show --json` prints.
@@ -104,12 +145,18 @@ impl Summary {
             "command": run.command,
             "folder": run.folder,
             "host": run.host,
+            "pid": run.pid,
             "version": run.version,
+            "environment": run.environment,
+            "includes": run.includes,
+            "repeat": repeat::script(run),
             "metrics": metrics,
             "stages": stages,
             "gates": gates,
             "files": files,
             "tasks": {"executed": run.executed, "cached": run.cached},
+            "attempts": self.more.as_ref().map(|more| attempts(&more.tasks)),
+            "log": self.more.as_ref().map(|more| more.log.iter().map(logs::document).collect::<Vec<_>>()),
         })
     }
 
@@ -146,7 +193,11 @@ impl Summary {
         let tasks = format!("{} tasks executed, {} cached", count(run.executed), count(run.cached));
         let _ = writeln!(text, "run {} {status}{took}, {tasks}{reason}", paint.bold(&run.id));
         if !app.output.quiet {
-            let _ = writeln!(text, "  runner show {}", run.id);
+            if self.more.is_none() {
+                let _ = writeln!(text, "  runner show {}", run.id);
+            } else {
+                let _ = writeln!(text, "  runner show {} --repeat", run.id);
+            }
             for stage in self.stages.iter().filter(|it| it.kind == "train" && it.manifest.is_some()) {
                 let (name, file) = (shell(&stage.name), plain(&stage.name));
                 let _ = writeln!(text, "  runner export {} {name} -o {file}.safetensors", run.id);
@@ -237,6 +288,38 @@ impl Summary {
         // These make numbers and models of rows, and no rows.
         let rows = |it: &&StageRecord| !["metrics", "train"].contains(&it.kind.as_str());
         self.stages.iter().filter(ended).filter(rows).max_by_key(|it| it.rows).map(|it| it.name.as_str())
+    }
+}
+
+/// The tasks that took more than one attempt.
+fn attempts(tasks: &[TaskRecord]) -> Vec<Value> {
+    let again = tasks.iter().filter(|task| task.attempt > 1);
+    again
+        .map(|it| {
+            json!({
+                "task": it.task,
+                "stages": it.stages,
+                "shard": it.shard,
+                "attempt": it.attempt,
+                "status": it.status,
+                "error": it.error,
+            })
+        })
+        .collect()
+}
+
+/// The last warnings and errors of a run's log.
+async fn tail(store: &Store, run: &str) -> Result<Vec<LogLine>, Failure> {
+    let (mut last, mut after) = (VecDeque::new(), 0);
+    loop {
+        let lines = store.records().logs(run, None, after, logs::PAGE).await?;
+        let read = lines.len();
+        after = lines.last().map_or(after, |line| line.seq);
+        last.extend(lines.into_iter().filter(|line| line.level != Level::Info));
+        last.drain(..last.len().saturating_sub(LOG_LINES));
+        if read < logs::PAGE {
+            return Ok(last.into());
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn run(command: &Command, app: &App<'_>) -> Result<Exit, Failure> {
-    let catalog = app.services(&app.folder).catalog;
+    let catalog = app.services(&app.folder)?.catalog;
     match command {
         Command::List => list(&catalog, app)?,
         Command::Fetch { name, from } => bring(name, from.as_deref(), &catalog, app)?,

@@ -1,7 +1,10 @@
 //! `runner doctor`
 
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use runner_data::Catalog;
 use runner_models::Hub;
+use runner_store::Store;
 use serde_json::json;
 
 use crate::{
@@ -9,6 +12,7 @@ use crate::{
     app::App,
     failure::Failure,
     output::{count, size, table},
+    redact::redact,
 };
 
 #[derive(clap::Args, Debug)]
@@ -22,13 +26,13 @@ struct Check {
 }
 
 pub(crate) async fn run(_: &Args, app: &App<'_>) -> Result<Exit, Failure> {
-    let services = app.services(&app.folder);
+    let services = app.services(&app.folder)?;
     let mut checks = vec![
         Check { name: "program", found: Ok(format!("runner {}", env!("CARGO_PKG_VERSION"))) },
         Check { name: "processor", found: Ok(format!("{}, {} threads", runner_nn::instruction_set(), app.threads)) },
         Check { name: "settings", found: Ok(settings(app)) },
-        Check { name: "store", found: store(app).await },
     ];
+    checks.extend(store(app).await);
     for reference in Hub::builtin() {
         let found = services.hub.open(&reference).map(|clip| format!("{reference}, embeddings of {}", clip.dim()));
         checks.push(Check { name: "model", found: found.map_err(|error| error.to_string()) });
@@ -71,17 +75,70 @@ fn settings(app: &App<'_>) -> String {
     if files.is_empty() { "no runner.toml".to_owned() } else { files.join(", ") }
 }
 
-/// Opens the store where there is one, and looks whether one could be made where there is none.
-async fn store(app: &App<'_>) -> Result<String, String> {
-    let place = app.short(&app.store);
-    match app.existing_store().await {
-        Err(failure) => Err(failure.to_string()),
-        Ok(None) => Ok(format!("{place}, will be made by the first run")),
-        Ok(Some(store)) => {
-            let runs = store.records().runs(usize::MAX).await.map_err(|error| error.to_string())?;
-            let artifacts = store.artifacts().list().await.map_err(|error| error.to_string())?;
-            let bytes = artifacts.iter().map(|(_, size)| size).sum();
-            Ok(format!("{place}, {} runs, {} artifacts ({})", runs.len(), artifacts.len(), size(bytes)))
-        }
+/// Opens the store where there is one, and looks whether records and artifacts can be read and written.
+async fn store(app: &App<'_>) -> Vec<Check> {
+    let check = |name, found| Check { name, found };
+    let store = match app.existing_store().await {
+        Err(failure) => return vec![check("store", Err(told(&failure)))],
+        Ok(None) => return vec![check("store", Ok(format!("{}, will be made by the first run", app.store_name())))],
+        Ok(Some(store)) => store,
+    };
+    let checks = vec![check("records", records(&store, app).await), check("artifacts", artifacts(&store, app).await)];
+    store.close().await;
+    checks
+}
+
+async fn records(store: &Store, app: &App<'_>) -> Result<String, String> {
+    let probe = store.records().probe().await.map_err(|error| error.to_string())?;
+    probe.writable.map_err(|error| format!("cannot be written: {error}"))?;
+    let runs = store.records().runs(usize::MAX).await.map_err(|error| error.to_string())?;
+    let place = match &app.place.records {
+        Some(url) => redact(url),
+        None => app.short(&app.place.folder),
+    };
+    let (migrations, latency) = (probe.migrations, millis(probe.latency));
+    Ok(format!("{place}: {}, {migrations} migrations, {latency} a query, {} runs", probe.backend, runs.len()))
+}
+
+/// Writes, reads and removes a small artifact that no run can have made.
+async fn artifacts(store: &Store, app: &App<'_>) -> Result<String, String> {
+    let place = match &app.place.artifacts {
+        Some(place) => place.to_string(),
+        None => app.short(&app.place.folder),
+    };
+    let artifacts = store.artifacts();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let content = format!("runner doctor, process {} at {now}", std::process::id());
+    let failed = |what| move |error| format!("cannot {what} in {place}: {error}", place = app.place);
+    let began = Instant::now();
+    let digest = artifacts.put(content.clone()).await.map_err(failed("write"))?;
+    let written = began.elapsed();
+    let began = Instant::now();
+    let read = artifacts.get(&digest).await.map_err(failed("read"));
+    let took = began.elapsed();
+    // Whatever was read, nothing stays.
+    artifacts.delete(&digest).await.map_err(failed("remove"))?;
+    if read? != content.as_bytes() {
+        return Err(format!("{place} gives back another content than was written"));
     }
+    if artifacts.exists(&digest).await.map_err(failed("look"))? {
+        return Err(format!("{place} does not remove what is removed"));
+    }
+    let all = artifacts.list().await.map_err(failed("list"))?;
+    let bytes = all.iter().map(|(_, size)| size).sum();
+    let (written, took) = (millis(written), millis(took));
+    Ok(format!("{place}: {} artifacts ({}), {written} to write, {took} to read", all.len(), size(bytes)))
+}
+
+/// A failure with its hint, in one text.
+fn told(failure: &Failure) -> String {
+    match failure.hint() {
+        Some(hint) => redact(&format!("{failure}; {hint}")),
+        None => redact(&failure.to_string()),
+    }
+}
+
+/// `0.4 ms`
+fn millis(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

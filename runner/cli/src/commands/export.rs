@@ -12,7 +12,7 @@ use runner_stages::Services;
 use runner_store::{Run, Store, StoreError};
 use serde_json::{Value, json};
 
-use crate::{Exit, app::App, failure::Failure, output::count};
+use crate::{Exit, app::App, failure::Failure, output::count, repeat};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -38,9 +38,11 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     // Before anything is computed.
     let mut writer = Writer::create(&args.output)?;
     let (store, run) = recorded(args, app).await?;
-    let services = app.services(Path::new(&run.folder));
+    let mut services = app.services(Path::new(&run.folder))?;
+    let environment = repeat::variables(&run).into_iter().collect();
+    services.surroundings = services.surroundings.recorded(environment, run.includes.clone());
     let pipeline = again(&run, &services)?;
-    let engine = app.engine(&services, store.clone());
+    let engine = app.engine(&pipeline, &services, store.clone());
     let cancel = app.cancel_on_interrupt();
     let limit = run.limit.and_then(|limit| usize::try_from(limit).ok());
     let columns: Option<Vec<String>> = args.columns.as_ref().map(|columns| {
@@ -105,6 +107,8 @@ fn again(run: &Run, services: &Services) -> Result<Pipeline, Failure> {
     let params = run.params.as_object().into_iter().flatten();
     let set: Vec<_> = params.map(|(name, value)| (name.clone(), as_text(value))).collect();
     let registry = runner_stages::registry(services);
-    let name = format!("run {}", run.id);
-    runner_spec::load(&name, run.text.as_bytes(), &set, &registry, services).map_err(Failure::Pipeline)
+    // Where the files that it includes are looked for starts at its own.
+    let file = repeat::file(run);
+    runner_spec::load(&file.to_string_lossy(), run.text.as_bytes(), &set, &registry, services)
+        .map_err(Failure::Pipeline)
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
         Some("dot" | "gv") => Format::Dot,
         _ => Format::Mermaid,
     });
-    let services = app.services(&app.folder);
+    let services = app.services(&app.folder)?;
     let pipeline = app.pipeline(&args.pipeline, &services)?;
     let text = match format {
         Format::Mermaid => drawing::mermaid(&pipeline),

@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
-    let registry = runner_stages::registry(&app.services(&app.folder));
+    let registry = runner_stages::registry(&app.services(&app.folder)?);
     let output = app.output;
     match &args.kind {
         Some(name) => {

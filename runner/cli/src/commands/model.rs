@@ -63,7 +63,7 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn run(command: &Command, app: &App<'_>) -> Result<Exit, Failure> {
-    let hub = app.services(&app.folder).hub;
+    let hub = app.services(&app.folder)?.hub;
     match command {
         Command::List => list(&hub, app)?,
         Command::Show { model } => show(&hub, model, app)?,

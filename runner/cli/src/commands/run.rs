@@ -1,27 +1,37 @@
 //! `runner run PIPELINE`
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, env};
 
-use runner_engine::RunReport;
-use runner_store::RunStatus;
+use runner_engine::{RunMeta, RunReport};
+use runner_spec::Pipeline;
+use runner_store::{Collect, RunStatus, Store};
 use serde_json::{Value, json};
 
-use crate::{Exit, app::App, args::RunArgs, failure::Failure, progress::Progress, summary::Summary};
+use crate::{
+    Exit,
+    app::App,
+    args::RunArgs,
+    failure::Failure,
+    output::{count, size},
+    progress::Progress,
+    redact::redact,
+    summary::Summary,
+};
 
 pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> {
-    let services = app.services(&app.folder);
+    let services = app.services(&app.folder)?;
     let pipeline = app.pipeline(&args.pipeline, &services)?;
     if !pipeline.skipped.is_empty() {
         app.output.note(&format!("left out by `when:`: {}", pipeline.skipped.join(", ")));
     }
     let store = app.open_store().await?;
-    let engine = app.engine(&services, store.clone());
+    let engine = app.engine(&pipeline, &services, store.clone());
     let cancel = app.cancel_on_interrupt();
-    let plan = engine.plan(pipeline, args.limit()).await?;
-    let command: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let meta = meta(args, app, &pipeline);
+    let plan = engine.plan(pipeline, args.options()).await?;
 
     let mut progress = Progress::new(app.output);
-    let report = engine.execute(plan, command, &cancel, &mut |event| progress.hear(event)).await;
+    let report = engine.execute(plan, meta, &cancel, &mut |event| progress.hear(event)).await;
     progress.end();
     let report = report?;
 
@@ -35,6 +45,7 @@ pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> 
         app.output.text(&summary.text(app))?;
     }
     summary.tell_trouble(app);
+    keep_quota(app, &store).await;
     store.close().await;
     Ok(match status {
         RunStatus::Cancelled => Exit::Cancelled,
@@ -42,6 +53,31 @@ pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> 
         RunStatus::Succeeded => Exit::Done,
         _ => Exit::Failed,
     })
+}
+
+/// What is recorded of how the run was called, so that it can be repeated.
+fn meta(args: &RunArgs, app: &App<'_>, pipeline: &Pipeline) -> RunMeta {
+    let command = env::args_os().map(|argument| redact(&argument.to_string_lossy())).collect();
+    let environment = json!({
+        "file": args.pipeline.pipeline,
+        "env": pipeline.environment,
+        "store": app.place.to_string(),
+    });
+    RunMeta { command, environment }
+}
+
+/// Removes what was used longest ago, if there is more than shall be kept. The run is done, whatever becomes of it.
+async fn keep_quota(app: &App<'_>, store: &Store) {
+    let Some(quota) = app.config.cache_quota else { return };
+    match store.collect(&Collect { max_bytes: Some(quota), ..Collect::default() }).await {
+        Ok(collected) if collected.entries > 0 => app.output.note(&format!(
+            "cache_quota: {} results removed that were used longest ago, {}",
+            count(collected.entries),
+            size(collected.bytes())
+        )),
+        Ok(_) => {}
+        Err(error) => app.output.warning(&format!("cache_quota: {error}")),
+    }
 }
 
 fn document(report: &RunReport, status: RunStatus) -> Value {

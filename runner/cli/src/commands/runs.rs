@@ -1,6 +1,9 @@
 //! `runner runs`
 
-use runner_store::{Run, RunStatus};
+use std::time::{Duration, SystemTime};
+
+use clap::ValueEnum;
+use runner_store::{Run, RunFilter, RunStatus, Time};
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,17 +19,61 @@ pub(crate) struct Args {
     /// How many, the newest first
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     limit: usize,
+    /// Only those of this pipeline, by its name
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
+    /// Only those that stand so
+    #[arg(long, value_enum, value_name = "STATUS")]
+    status: Option<Status>,
+    /// Only those that began in this time: 2h, 7d
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Status {
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl From<Status> for RunStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Running => Self::Running,
+            Status::Succeeded => Self::Succeeded,
+            Status::Failed => Self::Failed,
+            Status::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl Args {
+    fn filter(&self) -> RunFilter {
+        let since = self.since.and_then(|span| SystemTime::now().checked_sub(span)).map(Time::from);
+        let status = self.status.map(RunStatus::from);
+        RunFilter { pipeline: self.pipeline.clone(), status, since, limit: self.limit }
+    }
+
+    /// Whether there may be more than is asked for.
+    fn picks(&self) -> bool {
+        self.pipeline.is_some() || self.status.is_some() || self.since.is_some()
+    }
 }
 
 pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     let runs = match app.existing_store().await? {
-        Some(store) => store.records().runs(args.limit).await?,
+        Some(store) => store.records().find(&args.filter()).await?,
         None => Vec::new(),
     };
     if app.output.json {
         app.output.document(&runs.iter().map(document).collect::<Vec<_>>())?;
+    } else if runs.is_empty() && args.picks() {
+        app.output.text("no such run\n")?;
     } else if runs.is_empty() {
-        app.output.text(&format!("no run is recorded in {} yet\n", app.short(&app.store)))?;
+        app.output.text(&format!("no run is recorded in {} yet\n", app.store_name()))?;
     } else {
         let rows: Vec<_> = runs.iter().map(row).collect();
         let columns =
@@ -41,15 +88,18 @@ fn document(run: &Run) -> Value {
         "run": run.id,
         "pipeline": run.pipeline,
         "status": run.status,
+        "reason": run.reason,
         "started": moment(run.started),
         "ended": run.ended.map(moment),
+        "host": run.host,
+        "tasks": {"executed": run.executed, "cached": run.cached},
     })
 }
 
 fn row(run: &Run) -> Vec<String> {
     let took = duration(run).map(span).unwrap_or_default();
     let note = match (&run.reason, run.status) {
-        (Some(reason), _) => reason.clone(),
+        (Some(reason), _) => reason.lines().next().unwrap_or_default().to_owned(),
         (None, RunStatus::Running) => format!("process {} on {}", run.pid, run.host),
         _ => String::new(),
     };

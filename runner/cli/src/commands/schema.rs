@@ -6,7 +6,7 @@ use crate::{Exit, app::App, failure::Failure};
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args, app: &App<'_>) -> Result<Exit, Failure> {
-    let registry = runner_stages::registry(&app.services(&app.folder));
+    let registry = runner_stages::registry(&app.services(&app.folder)?);
     app.output.document(&runner_spec::schema(&registry))?;
     Ok(Exit::Done)
 }

@@ -1,44 +1,94 @@
-//! `runner validate PIPELINE`
+//! `runner validate PIPELINE…`
 
-use serde_json::json;
+use std::path::{Path, PathBuf};
 
-use crate::{Exit, app::App, args::PipelineArgs, failure::Failure};
+use clap::ValueHint;
+use runner_spec::Pipeline;
+use serde_json::{Value, json};
+
+use crate::{
+    Exit,
+    app::{self, App},
+    args::assignment,
+    failure::Failure,
+};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    pipeline: PipelineArgs,
+    /// The pipelines' files, or - for stdin
+    #[arg(required = true, value_name = "PIPELINE", value_hint = ValueHint::FilePath)]
+    pipelines: Vec<PathBuf>,
+    /// Give a parameter another value
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
 }
 
 pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
-    let services = app.services(&app.folder);
-    match app.pipeline(&args.pipeline, &services) {
-        Ok(pipeline) => {
-            if app.output.json {
-                let stages: Vec<_> = pipeline.stages.iter().map(|stage| &stage.name).collect();
-                let document = json!({
-                    "valid": true,
-                    "pipeline": pipeline.name,
-                    "params": pipeline.params,
-                    "stages": stages,
-                    "skipped": pipeline.skipped,
-                    "diagnostics": [],
-                });
-                app.output.document(&document)?;
+    // What models and datasets offer is found out once for all files.
+    let services = app.services(&app.folder)?;
+    let registry = runner_stages::registry(&services);
+    let mut documents = Vec::new();
+    let mut exit = Exit::Done;
+    for path in &args.pipelines {
+        let read = app::read(path);
+        let loaded = read.and_then(|(name, text)| {
+            runner_spec::load(&name, &text, &args.set, &registry, &services).map_err(Failure::Pipeline)
+        });
+        match loaded {
+            Ok(pipeline) => {
+                documents.push(valid(path, &pipeline));
+                app.output.text(&text(path, &pipeline))?;
             }
-            let (stages, gates) = (pipeline.stages.len(), pipeline.gates.len());
-            let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-            let file = args.pipeline.pipeline.display();
-            app.output.text(&format!("{file} is valid: {}, {}\n", plural(stages, "stage"), plural(gates, "gate")))?;
-            if !pipeline.skipped.is_empty() {
-                app.output.text(&format!("left out by `when:`: {}\n", pipeline.skipped.join(", ")))?;
+            Err(Failure::Pipeline(diagnostics)) => {
+                exit = Exit::Invalid;
+                // The document says the same.
+                if !app.output.json {
+                    app.output.diagnostics(&diagnostics);
+                }
+                documents.push(json!({"file": path, "valid": false, "diagnostics": diagnostics}));
             }
-            Ok(Exit::Done)
+            Err(failure) => {
+                exit = Exit::Invalid;
+                let message = failure.to_string();
+                if args.pipelines.len() == 1 {
+                    return Err(failure);
+                }
+                app.output.error(&message, None);
+                documents.push(json!({"file": path, "valid": false, "error": message, "diagnostics": []}));
+            }
         }
-        Err(Failure::Pipeline(diagnostics)) if app.output.json => {
-            app.output.document(&json!({"valid": false, "diagnostics": diagnostics}))?;
-            Ok(Exit::Invalid)
-        }
-        Err(failure) => Err(failure),
     }
+    if app.output.json {
+        match (documents.len(), documents.pop()) {
+            (1, Some(only)) => app.output.document(&only)?,
+            (_, last) => {
+                documents.extend(last);
+                app.output.document(&json!({"valid": exit == Exit::Done, "files": documents}))?;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn valid(path: &Path, pipeline: &Pipeline) -> Value {
+    let stages: Vec<_> = pipeline.stages.iter().map(|stage| &stage.name).collect();
+    json!({
+        "file": path,
+        "valid": true,
+        "pipeline": pipeline.name,
+        "params": pipeline.params,
+        "stages": stages,
+        "skipped": pipeline.skipped,
+        "diagnostics": [],
+    })
+}
+
+fn text(path: &Path, pipeline: &Pipeline) -> String {
+    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (stages, gates) = (plural(pipeline.stages.len(), "stage"), plural(pipeline.gates.len(), "gate"));
+    let mut text = format!("{} is valid: {stages}, {gates}\n", path.display());
+    if !pipeline.skipped.is_empty() {
+        text.push_str(&format!("left out by `when:`: {}\n", pipeline.skipped.join(", ")));
+    }
+    text
 }

@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken set-up shall fail loudly")]
 
+mod explain;
 mod models;
+mod places;
 mod program;
 mod run;
+mod test;
 mod text;
+mod watch;

@@ -43,7 +43,7 @@ fn a_second_run_is_cached_and_both_are_recorded() {
 
     let runs = program.json(&["runs"], 0);
     assert_eq!(runs.as_array().unwrap().len(), 2);
-    assert_eq!(keys(&runs[0]), ["run", "pipeline", "status", "started", "ended"]);
+    assert_eq!(keys(&runs[0]), ["run", "pipeline", "status", "reason", "started", "ended", "host", "tasks"]);
     assert_eq!((&runs[0]["run"], &runs[1]["run"]), (&second["run"], &first["run"]));
     assert_eq!(runs[0]["pipeline"], "zero-shot-eval");
 

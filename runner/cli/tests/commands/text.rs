@@ -15,7 +15,11 @@ macro_rules! check {
 fn help_of_every_command() {
     let program = Program::new();
     check!("help", program.call(&["--help"]));
-    for command in ["run", "plan", "validate", "graph", "runs", "show", "export", "classify", "kinds", "doctor"] {
+    let commands = [
+        "run", "plan", "test", "validate", "graph", "runs", "show", "logs", "cancel", "export", "classify", "kinds",
+        "gc", "doctor", "man",
+    ];
+    for command in commands {
         let called = program.call(&[command, "-h"]);
         insta::with_settings!({filters => filters()}, { insta::assert_snapshot!(format!("help-{command}"), called.all()) });
     }
