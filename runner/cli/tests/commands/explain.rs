@@ -196,6 +196,28 @@ fn several_pipelines_are_checked_at_once() {
 }
 
 #[test]
+fn large_pipelines_and_broken_ones_are_checked_in_a_moment() {
+    let program = Program::new();
+    let mut text = PIPELINE.to_owned();
+    for i in 0..75 {
+        text.push_str(&format!(
+            "  image{i}: {{uses: encode, inputs: {{rows: data, model: 'builtin:mini-clip'}}}}\n  \
+             text{i}: {{uses: encode, inputs: {{rows: prompts, model: 'builtin:mini-clip'}}}}\n  \
+             classes{i}: {{uses: pool, inputs: text{i}}}\n  \
+             scored{i}: {{uses: score, inputs: {{queries: image{i}, candidates: classes{i}}}}}\n"
+        ));
+    }
+    program.file("large.yaml", &text);
+    program.file("deep.yaml", format!("version: 1\nname: x\nstages: {}", "[".repeat(10_000_000)));
+    let began = std::time::Instant::now();
+    let called = program.call(&["validate", "large.yaml", "deep.yaml"]);
+    let took = began.elapsed();
+    assert!(called.code == 2 && called.stdout.contains("large.yaml is valid: 304 stages"), "{}", called.all());
+    // Far more than it takes, so that a busy machine fails nothing.
+    assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
 fn there_is_a_page_for_every_command() {
     let program = Program::new();
     let page = program.call(&["man"]);

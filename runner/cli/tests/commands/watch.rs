@@ -60,6 +60,24 @@ fn a_process_that_is_told_to_terminate_finishes_what_is_in_flight() {
     assert!(plan["results"]["cached"].as_u64().unwrap() >= done, "{plan}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_second_interrupt_stops_at_once() {
+    let program = Program::new();
+    let (mut child, mut lines) = start(&program);
+    let interrupt = |child: &Child| {
+        let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    };
+    for said in ["finishing what is in flight", "stopping; "] {
+        interrupt(&child);
+        assert!(lines.by_ref().map_while(Result::ok).any(|line| line.starts_with(said)), "{said}");
+    }
+    lines.map_while(Result::ok).for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(program.json(&["show"], 0)["status"], "cancelled");
+}
+
 #[test]
 fn a_log_is_followed_until_the_run_ends() {
     let program = Program::new();

@@ -14,7 +14,7 @@ use runner_contract::{
 use super::{
     About, IMAGE, LABEL, Table, batch_error,
     layout::Layout,
-    memory::{Digests, Remembered},
+    memory::{Digests, Remembered, Wanted, modified},
 };
 use crate::{DataError, error::read};
 
@@ -36,7 +36,15 @@ pub(super) struct Folder {
 struct Entry {
     /// Below the folder, with `/` between.
     path: String,
+    seen: Seen,
     label: u32,
+}
+
+/// A file's size, and when it was last changed (nanoseconds since 1970), where the system says so.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    size: u64,
+    modified: Option<i64>,
 }
 
 impl Folder {
@@ -53,7 +61,7 @@ impl Folder {
                     by_class.push((child, files));
                 }
             } else if is_picture(&path) {
-                flat.push((child, size_of(&path)?));
+                flat.push((child, see(&path)?));
             }
         }
         let (classes, found) = match (flat.is_empty(), by_class.is_empty()) {
@@ -64,17 +72,17 @@ impl Folder {
                     "pictures both directly in it ({file}) and in sub-folders ({class}): expected a sub-folder for each class, or a flat folder"
                 ));
             }
-            (false, true) => (None, flat.into_iter().map(|(path, size)| (path, size, 0)).collect::<Vec<_>>()),
+            (false, true) => (None, flat.into_iter().map(|(path, seen)| (path, seen, 0)).collect::<Vec<_>>()),
             (true, false) => {
                 let names = by_class.iter().map(|(class, _)| class.clone()).collect();
                 let labelled = by_class.into_iter().zip(0u32..);
                 let files = labelled
-                    .flat_map(|((_, files), label)| files.into_iter().map(move |(path, size)| (path, size, label)));
+                    .flat_map(|((_, files), label)| files.into_iter().map(move |(path, seen)| (path, seen, label)));
                 (Some(names), files.collect())
             }
         };
-        let layout = Layout::new(found.iter().map(|(_, size, _)| *size));
-        let files: Vec<Entry> = found.into_iter().map(|(path, _, label)| Entry { path, label }).collect();
+        let layout = Layout::new(found.iter().map(|(_, seen, _)| seen.size));
+        let files: Vec<Entry> = found.into_iter().map(|(path, seen, label)| Entry { path, seen, label }).collect();
         let mut columns = vec![Column::new(IMAGE, ColumnType::Image)];
         if classes.is_some() {
             columns.push(Column::new(LABEL, ColumnType::Label));
@@ -111,7 +119,12 @@ impl Table for Folder {
         let mut ids = KeyHasher::new("ids/1").part("name", self.about.name.as_bytes());
         let (mut images, mut labels) = (KeyHasher::new("files/1"), KeyHasher::new("labels/1"));
         let files = &self.files[rows.clone()];
-        let paths: Vec<_> = rows.zip(files).map(|(row, file)| (row, self.root.join(&file.path))).collect();
+        let wanted = |(row, file): (usize, &Entry)| Wanted {
+            row,
+            path: self.root.join(&file.path),
+            seen: file.seen.modified.map(|modified| (file.seen.size, modified)),
+        };
+        let paths: Vec<_> = rows.zip(files).map(wanted).collect();
         for (file, digest) in files.iter().zip(self.digests.of(&paths)?) {
             ids = ids.part("path", file.path.as_bytes());
             images = images.digest("file", &digest);
@@ -132,7 +145,12 @@ pub(super) fn is_picture(path: &Path) -> bool {
 }
 
 pub(super) fn size_of(path: &Path) -> Result<u64, DataError> {
-    Ok(fs::metadata(path).map_err(DataError::io("read", path))?.len())
+    Ok(see(path)?.size)
+}
+
+fn see(path: &Path) -> Result<Seen, DataError> {
+    let found = fs::metadata(path).map_err(DataError::io("read", path))?;
+    Ok(Seen { size: found.len(), modified: modified(&found) })
 }
 
 /// Name, path and whether it is a folder, of everything in a folder but hidden files, by name.
@@ -157,8 +175,8 @@ fn list(folder: &Path) -> Result<Vec<(String, PathBuf, bool)>, DataError> {
     Ok(children)
 }
 
-/// Collects path below the dataset's folder and size of every picture below `folder`.
-fn walk(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<(String, u64)>) -> Result<(), DataError> {
+/// Collects path below the dataset's folder, size and time of every picture below `folder`.
+fn walk(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<(String, Seen)>) -> Result<(), DataError> {
     if depth == 0 {
         return Err(DataError::format(folder.display().to_string(), "folders nested too deep, or a link in a circle"));
     }
@@ -167,7 +185,7 @@ fn walk(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<(String, u64)
         if is_folder {
             walk(&path, &below, depth - 1, files)?;
         } else if is_picture(&path) {
-            files.push((below, size_of(&path)?));
+            files.push((below, see(&path)?));
         }
     }
     Ok(())

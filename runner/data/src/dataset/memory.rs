@@ -38,11 +38,14 @@ impl FileStamp {
     /// The file as it is now; `None` where the system does not say enough, or the path is not UTF-8.
     pub(super) fn of(path: &Path) -> io::Result<Option<Self>> {
         let found = fs::metadata(path)?;
-        let since = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let modified = since.and_then(|time| i64::try_from(time.as_nanos()).ok());
+        let size = found.len();
+        modified(&found).map_or(Ok(None), |modified| Self::at(path, size, modified))
+    }
+
+    /// A file of which size and time are known.
+    pub(super) fn at(path: &Path, size: u64, modified: i64) -> io::Result<Option<Self>> {
         let path = std::path::absolute(path)?;
-        let stamp = |modified| Some(Self { path: path.to_str()?.to_owned(), size: found.len(), modified });
-        Ok(modified.and_then(stamp))
+        Ok(path.to_str().map(|path| Self { path: path.to_owned(), size, modified }))
     }
 
     /// A part of the file.
@@ -55,6 +58,20 @@ impl FileStamp {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i128::from(self.modified) + SETTLES.as_nanos() as i128 <= now.as_nanos() as i128
     }
+}
+
+/// When a file was last changed, in nanoseconds since 1970.
+pub(super) fn modified(found: &fs::Metadata) -> Option<i64> {
+    let since = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_nanos()).ok()
+}
+
+/// A file whose digest somebody wants: the picture of a row.
+pub(super) struct Wanted {
+    pub(super) row: usize,
+    pub(super) path: PathBuf,
+    /// Size and time of the last change, where they are known already.
+    pub(super) seen: Option<(u64, i64)>,
 }
 
 /// A memory, or none. Cheap to clone.
@@ -97,22 +114,23 @@ impl Digests {
         Self { known: Mutex::default(), remembered }
     }
 
-    /// The digests of the content of these files, each the picture of a row.
-    pub(super) fn of(&self, files: &[(usize, PathBuf)]) -> Result<Vec<Digest>, DataError> {
+    /// The digests of the content of these files.
+    pub(super) fn of(&self, files: &[Wanted]) -> Result<Vec<Digest>, DataError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let open: Vec<_> = files.iter().filter(|(row, _)| !known.contains_key(row)).collect();
+        let open: Vec<_> = files.iter().filter(|file| !known.contains_key(&file.row)).collect();
         let mut stamps = Vec::new();
         let mut recalled = Vec::new();
         if let Some(memory) = &self.remembered.0 {
-            for (_, path) in &open {
-                stamps.push(FileStamp::of(path).map_err(DataError::io("read", path))?);
+            for Wanted { path, seen, .. } in &open {
+                let stamp = seen.map_or_else(|| FileStamp::of(path), |(size, time)| FileStamp::at(path, size, time));
+                stamps.push(stamp.map_err(DataError::io("read", path))?);
             }
             let asked: Vec<_> = stamps.iter().flatten().cloned().collect();
             let mut answers = memory.recall(&asked).into_iter();
             recalled = stamps.iter().map(|stamp| stamp.as_ref().and_then(|_| answers.next().flatten())).collect();
         }
         let mut fresh = Vec::new();
-        for (i, (row, path)) in open.into_iter().enumerate() {
+        for (i, Wanted { row, path, .. }) in open.into_iter().enumerate() {
             let digest = match recalled.get(i).copied().flatten() {
                 Some(digest) => digest,
                 None => {
@@ -131,8 +149,7 @@ impl Digests {
         if let Some(memory) = self.remembered.0.as_ref().filter(|_| !fresh.is_empty()) {
             memory.remember(&fresh);
         }
-        let digest = |(row, path): &(usize, PathBuf)| known.get(row).copied().map_or_else(|| hash(path), Ok);
-        files.iter().map(digest).collect()
+        files.iter().map(|file| known.get(&file.row).copied().map_or_else(|| hash(&file.path), Ok)).collect()
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     About, IMAGE, LABEL, Table, batch_error,
     folder::size_of,
     layout::Layout,
-    memory::{Digests, FileStamp, Remembered},
+    memory::{Digests, FileStamp, Remembered, Wanted},
     numbered, numbered_key,
 };
 use crate::{DataError, error::read};
@@ -271,7 +271,7 @@ impl TextTable {
                     let path = picture(&self.path, &row.values[i]).map_err(|message| {
                         DataError::format_at(self.path.display().to_string(), format!("line {}", row.line), message)
                     })?;
-                    pictures.push((number, path));
+                    pictures.push(Wanted { row: number, path, seen: None });
                 }
                 for digest in self.digests.of(&pictures)? {
                     key = key.digest("file", &digest);
