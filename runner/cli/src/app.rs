@@ -33,8 +33,8 @@ pub(crate) struct App<'a> {
     pub(crate) config: Config,
     /// Where paths start.
     pub(crate) folder: PathBuf,
-    /// Where the store is.
-    pub(crate) place: Place,
+    /// What the command line says.
+    global: Global,
     /// Threads to compute with.
     pub(crate) threads: usize,
     /// Digests of datasets' files, remembered in the store.
@@ -46,13 +46,13 @@ impl<'a> App<'a> {
     pub(crate) fn new(global: &Global, rehash: bool, output: &'a Output) -> Result<Self, Failure> {
         let folder = env::current_dir().map_err(Failure::file("read", Path::new(".")))?;
         let config = Config::read(&folder)?;
-        let place = place::place(global, &config, &folder)?;
         let all = || std::thread::available_parallelism().map_or(1, Into::into);
         let threads = global.threads.or(config.threads).unwrap_or_else(all);
         if threads == 0 {
             return Err(Failure::usage("--threads is 0", "leave it out to use all"));
         }
-        Ok(Self { output, config, folder, place, threads, memory: Arc::new(StoreMemory::new(rehash)) })
+        let (global, memory) = (global.clone(), Arc::new(StoreMemory::new(rehash)));
+        Ok(Self { output, config, folder, global, threads, memory })
     }
 
     /// Datasets and models, with relative paths below `folder`.
@@ -74,16 +74,21 @@ impl<'a> App<'a> {
         self.config.secrets_file.as_deref().map_or_else(|| Ok(BTreeMap::new()), secrets::read)
     }
 
+    /// Where the store is. Asked only by what needs one: others shall not fail because its password is not at hand.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        place::place(&self.global, &self.config, &self.folder)
+    }
+
     /// The store, made if it is not there.
     pub(crate) async fn open_store(&self) -> Result<Store, Failure> {
-        let store = Store::open_at(&self.place).await?;
+        let store = Store::open_at(&self.place()?).await?;
         self.memory.attach(store.records());
         Ok(store)
     }
 
     /// The store, if there is one: what only reads makes none.
     pub(crate) async fn existing_store(&self) -> Result<Option<Store>, Failure> {
-        Ok(if Store::exists_at(&self.place) { Some(self.open_store().await?) } else { None })
+        Ok(if Store::exists_at(&self.place()?) { Some(self.open_store().await?) } else { None })
     }
 
     /// What runs pipelines; `pipeline` is the one that it shall run, whose secrets it needs.
@@ -113,11 +118,12 @@ impl<'a> App<'a> {
     }
 
     /// Where the store is, as short as it can be said here, without passwords.
-    pub(crate) fn store_name(&self) -> String {
-        match (&self.place.records, &self.place.artifacts) {
-            (None, None) => self.short(&self.place.folder),
-            _ => self.place.to_string(),
-        }
+    pub(crate) fn store_name(&self) -> Result<String, Failure> {
+        let place = self.place()?;
+        Ok(match (&place.records, &place.artifacts) {
+            (None, None) => self.short(&place.folder),
+            _ => place.to_string(),
+        })
     }
 
     /// A path as short as it can be said here.

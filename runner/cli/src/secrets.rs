@@ -1,13 +1,17 @@
 //! Secrets from a file: `NAME=VALUE`, one a line.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use crate::failure::Failure;
 
-/// Reads the file, which nobody else may read.
+/// Reads the file, which nobody else may read. There need be none.
 pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     let failed = || Failure::file("read", path);
-    let found = fs::metadata(path).map_err(failed())?;
+    let found = match fs::metadata(path) {
+        // Elsewhere the same secrets may come from the environment.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        found => found.map_err(failed())?,
+    };
     private(path, &found)?;
     let text = fs::read_to_string(path).map_err(failed())?;
     let mut secrets = BTreeMap::new();

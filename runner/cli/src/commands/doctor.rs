@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use runner_data::Catalog;
 use runner_models::Hub;
-use runner_store::Store;
+use runner_store::{Place, Store};
 use serde_json::json;
 
 use crate::{
@@ -78,38 +78,46 @@ fn settings(app: &App<'_>) -> String {
 /// Opens the store where there is one, and looks whether records and artifacts can be read and written.
 async fn store(app: &App<'_>) -> Vec<Check> {
     let check = |name, found| Check { name, found };
+    let wrong = |failure: Failure| vec![check("store", Err(told(&failure)))];
+    let (name, place) = match (app.store_name(), app.place()) {
+        (Ok(name), Ok(place)) => (name, place),
+        (Err(failure), _) | (_, Err(failure)) => return wrong(failure),
+    };
     let store = match app.existing_store().await {
-        Err(failure) => return vec![check("store", Err(told(&failure)))],
-        Ok(None) => return vec![check("store", Ok(format!("{}, will be made by the first run", app.store_name())))],
+        Err(failure) => return wrong(failure),
+        Ok(None) => return vec![check("store", Ok(format!("{name}, will be made by the first run")))],
         Ok(Some(store)) => store,
     };
-    let checks = vec![check("records", records(&store, app).await), check("artifacts", artifacts(&store, app).await)];
+    let (records, artifacts) = (records(&store, &place, app).await, artifacts(&store, &place, app).await);
     store.close().await;
-    checks
+    vec![check("records", records), check("artifacts", artifacts)]
 }
 
-async fn records(store: &Store, app: &App<'_>) -> Result<String, String> {
+async fn records(store: &Store, place: &Place, app: &App<'_>) -> Result<String, String> {
     let probe = store.records().probe().await.map_err(|error| error.to_string())?;
     probe.writable.map_err(|error| format!("cannot be written: {error}"))?;
     let runs = store.records().runs(usize::MAX).await.map_err(|error| error.to_string())?;
-    let place = match &app.place.records {
+    let place = match &place.records {
         Some(url) => redact(url),
-        None => app.short(&app.place.folder),
+        None => app.short(&place.folder),
     };
     let (migrations, latency) = (probe.migrations, millis(probe.latency));
     Ok(format!("{place}: {}, {migrations} migrations, {latency} a query, {} runs", probe.backend, runs.len()))
 }
 
 /// Writes, reads and removes a small artifact that no run can have made.
-async fn artifacts(store: &Store, app: &App<'_>) -> Result<String, String> {
-    let place = match &app.place.artifacts {
+async fn artifacts(store: &Store, place: &Place, app: &App<'_>) -> Result<String, String> {
+    let place = match &place.artifacts {
         Some(place) => place.to_string(),
-        None => app.short(&app.place.folder),
+        None => app.short(&place.folder),
     };
     let artifacts = store.artifacts();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let content = format!("runner doctor, process {} at {now}", std::process::id());
-    let failed = |what| move |error| format!("cannot {what} in {place}: {error}", place = app.place);
+    let failed = |what: &str| {
+        let what = format!("cannot {what} in {place}");
+        move |error| format!("{what}: {error}")
+    };
     let began = Instant::now();
     let digest = artifacts.put(content.clone()).await.map_err(failed("write"))?;
     let written = began.elapsed();

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
         if app.output.json {
             app.output.document(&document(&Collected::default(), args))?;
         }
-        app.output.text(&format!("there is no store in {} yet\n", app.store_name()))?;
+        app.output.text(&format!("there is no store in {} yet\n", app.store_name()?))?;
         return Ok(Exit::Done);
     };
     let collected = store.collect(&Collect { max_bytes, runs_before, dry_run: args.dry_run }).await?;

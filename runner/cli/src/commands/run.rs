@@ -27,7 +27,7 @@ pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> 
     let store = app.open_store().await?;
     let engine = app.engine(&pipeline, &services, store.clone());
     let cancel = app.cancel_on_interrupt();
-    let meta = meta(args, app, &pipeline);
+    let meta = meta(args, app, &pipeline)?;
     let plan = engine.plan(pipeline, args.options()).await?;
 
     let mut progress = Progress::new(app.output);
@@ -56,14 +56,14 @@ pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> 
 }
 
 /// What is recorded of how the run was called, so that it can be repeated.
-fn meta(args: &RunArgs, app: &App<'_>, pipeline: &Pipeline) -> RunMeta {
+fn meta(args: &RunArgs, app: &App<'_>, pipeline: &Pipeline) -> Result<RunMeta, Failure> {
     let command = env::args_os().map(|argument| redact(&argument.to_string_lossy())).collect();
     let environment = json!({
         "file": args.pipeline.pipeline,
         "env": pipeline.environment,
-        "store": app.place.to_string(),
+        "store": app.store_name()?,
     });
-    RunMeta { command, environment }
+    Ok(RunMeta { command, environment })
 }
 
 /// Removes what was used longest ago, if there is more than shall be kept. The run is done, whatever becomes of it.

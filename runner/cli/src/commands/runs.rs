@@ -73,7 +73,7 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     } else if runs.is_empty() && args.picks() {
         app.output.text("no such run\n")?;
     } else if runs.is_empty() {
-        app.output.text(&format!("no run is recorded in {} yet\n", app.store_name()))?;
+        app.output.text(&format!("no run is recorded in {} yet\n", app.store_name()?))?;
     } else {
         let rows: Vec<_> = runs.iter().map(row).collect();
         let columns =

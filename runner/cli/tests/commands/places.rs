@@ -73,7 +73,6 @@ fn a_password_is_nowhere() {
     for arguments in [
         vec!["run", "p.yaml", "--records", &wrong],
         vec!["plan", "p.yaml", "--json", "--records", &wrong],
-        vec!["doctor", "--records", &wrong],
         // Not even where it is no flag at all.
         vec!["run", "p.yaml", "--recods", &wrong],
         vec!["runs", &wrong],
@@ -82,6 +81,13 @@ fn a_password_is_nowhere() {
         assert_eq!(called.code, 2, "{}", called.all());
         quiet(&called);
     }
+    let doctor = program.call(&["doctor", "--records", &wrong]);
+    assert!(doctor.code == 1 && doctor.stdout.contains("wrong  store"), "{}", doctor.all());
+    quiet(&doctor);
+    // What needs no store does not ask where it is.
+    program.file("runner.toml", "records = 'postgres://me:${NO_SUCH_VARIABLE}@db/runs'\nsecrets_file = 'not-here'\n");
+    assert_eq!(program.call(&["validate", "p.yaml"]).code, 0);
+    assert_eq!(program.call(&["plan", "p.yaml"]).code, 2);
     program.file("runner.toml", format!("records = ['{wrong}']\n"));
     let called = program.call(&["runs"]);
     assert_eq!(called.code, 2);
