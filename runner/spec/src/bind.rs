@@ -25,6 +25,9 @@ use crate::{
     yaml::{Data, Node},
 };
 
+/// Problems of one instance that are reported.
+const MAX_PROBLEMS: usize = 200;
+
 /// What became of one instance of a stage.
 pub(crate) enum Instance {
     /// Its position in the pipeline, and what it gives.
@@ -197,7 +200,8 @@ impl<'a> Binder<'a> {
         let bound = match kind.bind(&settings, &connected.received) {
             Ok(bound) => bound,
             Err(problems) => {
-                problems.into_iter().for_each(|problem| report.add(problem_mistake(problem, stage)));
+                let told = problems.into_iter().take(MAX_PROBLEMS);
+                told.for_each(|problem| report.add(problem_mistake(problem, stage)));
                 return Instance::Bad;
             }
         };

@@ -45,9 +45,12 @@ pub enum Place {
         column: usize,
         /// How many characters of the line are meant; at least 1.
         width: usize,
-        /// The line; shared, since many places may stand on one long line.
+        /// The line; of a very long one the part round the place.
         #[serde(serialize_with = "shared")]
         source: Arc<str>,
+        /// The column at which `source` begins: 1, unless the line is very long.
+        #[serde(skip_serializing_if = "is_one")]
+        start: usize,
     },
     /// An override from the command line.
     Set {
@@ -56,6 +59,11 @@ pub enum Place {
         /// The text given.
         text: String,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_one(start: &usize) -> bool {
+    *start == 1
 }
 
 fn shared<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -116,8 +124,8 @@ fn margin(place: &Place) -> usize {
 
 /// The line with its carets; nothing for other places.
 fn excerpt(place: &Place, quiet: &dyn Fn(&str) -> String, loud: &dyn Fn(&str) -> String) -> String {
-    let Place::File { line, column, width, source, .. } = place else { return String::new() };
-    let (shown, start) = part(source, *column);
+    let Place::File { line, column, width, source, start, .. } = place else { return String::new() };
+    let (shown, start) = part(source, *column, *start);
     let width = (*width).clamp(1, shown.chars().count().saturating_sub(start).max(1));
     // A character may take two columns on a terminal, or none.
     let columns = |from: usize, count: usize| shown.chars().skip(from).take(count).collect::<String>().width();
@@ -126,16 +134,17 @@ fn excerpt(place: &Place, quiet: &dyn Fn(&str) -> String, loud: &dyn Fn(&str) ->
     format!("{pad} {bar}\n{} {bar} {shown}\n{pad} {bar} {}\n", quiet(&line.to_string()), loud(&caret))
 }
 
-/// The part of a line round a column (from 1), and where in that part the column is (from 0).
-fn part(source: &str, column: usize) -> (String, usize) {
+/// The part of a line round a column (from 1), and where in that part the column is (from 0). `source` begins at column
+/// `start`.
+fn part(source: &str, column: usize, start: usize) -> (String, usize) {
     let source = printable(source);
-    let at = column.saturating_sub(1);
+    let at = column.saturating_sub(start);
     let length = source.chars().count();
-    if length <= SHOWN {
+    if length <= SHOWN && start == 1 {
         return (source.trim_end().to_owned(), at.min(length));
     }
     let from = if at + SHOWN / 2 < SHOWN { 0 } else { at - SHOWN / 2 };
-    let lead = if from > 0 { "…" } else { "" };
+    let lead = if from > 0 || start > 1 { "…" } else { "" };
     let tail = if from + SHOWN < length { "…" } else { "" };
     let cut: String = source.chars().skip(from).take(SHOWN).collect();
     (format!("{lead}{cut}{tail}"), at - from + lead.chars().count())

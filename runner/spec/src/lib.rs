@@ -27,6 +27,7 @@ mod json_schema;
 mod language;
 mod lines;
 mod matrix;
+mod node;
 mod options;
 mod order;
 mod params;

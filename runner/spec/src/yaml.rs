@@ -1,16 +1,16 @@
 //! YAML text as a tree whose every value knows where it stands. The only module that knows the YAML parser.
 //!
 //! `saphyr-parser` reports events with places. The limits, tags, anchors and duplicate keys are judged on them while the
-//! tree is built; what a scalar without quotes *is* (`1`, `true`, `~`) says `scalar`.
+//! tree is built; what scalars without quotes *are* (`1`, `true`, `~`) says `scalar`.
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet, hash_map::Entry as MapEntry},
+    collections::{HashMap, hash_map::Entry as MapEntry},
 };
 
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
-use serde_json::{Map, Number, Value};
 
+pub(crate) use crate::node::{Data, Entry, Node, repeated};
 use crate::{
     expression::shorten,
     report::{Mistake, Span},
@@ -28,126 +28,6 @@ pub(crate) const MAX_NODES: usize = 40_000;
 const MAX_BRACKETS: usize = 50_000;
 /// Control characters that are reported.
 const MAX_CONTROL: usize = 20;
-
-/// A value and where it stands.
-#[derive(Clone, Debug)]
-pub(crate) struct Node {
-    /// Its place; of an alias, the place of the anchored value.
-    pub(crate) span: Span,
-    /// The value.
-    pub(crate) data: Data,
-}
-
-/// A value as JSON has it.
-#[derive(Clone, Debug)]
-pub(crate) enum Data {
-    /// `null`, `~` or nothing
-    Null,
-    /// `true` and `false`
-    Boolean(bool),
-    /// A finite number
-    Number(Number),
-    /// Everything else that is a scalar
-    Text(String),
-    /// A list
-    List(Vec<Node>),
-    /// Something that could not be read; reported
-    Broken,
-    /// A mapping, in the order of the file, keys unique
-    Map(Vec<Entry>),
-}
-
-/// One key of a mapping.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    /// The key as text.
-    pub(crate) key: String,
-    /// Where the key stands.
-    pub(crate) span: Span,
-    /// What it maps to.
-    pub(crate) value: Node,
-}
-
-impl Node {
-    /// A JSON value all of whose parts stand at one place: what an expression put there.
-    pub(crate) fn of_json(value: &Value, span: Span) -> Self {
-        let data = match value {
-            Value::Null => Data::Null,
-            Value::Bool(value) => Data::Boolean(*value),
-            Value::Number(value) => Data::Number(value.clone()),
-            Value::String(value) => Data::Text(value.clone()),
-            Value::Array(items) => Data::List(items.iter().map(|item| Self::of_json(item, span)).collect()),
-            Value::Object(map) => Data::Map(
-                map.iter()
-                    .map(|(key, value)| Entry { key: key.clone(), span, value: Self::of_json(value, span) })
-                    .collect(),
-            ),
-        };
-        Self { span, data }
-    }
-
-    /// The value without its places.
-    pub(crate) fn to_json(&self) -> Value {
-        match &self.data {
-            Data::Null | Data::Broken => Value::Null,
-            Data::Boolean(value) => Value::Bool(*value),
-            Data::Number(value) => Value::Number(value.clone()),
-            Data::Text(value) => Value::String(value.clone()),
-            Data::List(items) => items.iter().map(Self::to_json).collect(),
-            Data::Map(entries) => {
-                let mut map = Map::new();
-                for entry in entries {
-                    // Of a key that stands twice the first counts.
-                    map.entry(&entry.key).or_insert_with(|| entry.value.to_json());
-                }
-                Value::Object(map)
-            }
-        }
-    }
-
-    /// Moves all places.
-    pub(crate) fn shift(&mut self, by: usize) {
-        self.span = self.span.shift(by);
-        match &mut self.data {
-            Data::List(items) => items.iter_mut().for_each(|item| item.shift(by)),
-            Data::Map(entries) => {
-                for entry in entries {
-                    entry.span = entry.span.shift(by);
-                    entry.value.shift(by);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The value behind a key, if this is a mapping that has it.
-    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
-        self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.value)
-    }
-
-    /// The keys of a mapping; empty for anything else.
-    pub(crate) fn entries(&self) -> &[Entry] {
-        if let Data::Map(entries) = &self.data { entries } else { &[] }
-    }
-
-    /// The text of a scalar that is text.
-    pub(crate) fn text(&self) -> Option<&str> {
-        if let Data::Text(text) = &self.data { Some(text) } else { None }
-    }
-
-    /// What it is, for messages: `a list`.
-    pub(crate) fn noun(&self) -> &'static str {
-        match &self.data {
-            Data::Null | Data::Broken => "nothing",
-            Data::Boolean(_) => "a boolean",
-            Data::Number(number) if number.is_f64() => "a number",
-            Data::Number(_) => "an integer",
-            Data::Text(_) => "text",
-            Data::List(_) => "a list",
-            Data::Map(_) => "a mapping",
-        }
-    }
-}
 
 /// A text that was read: the tree, the number of its values, and mistakes that did not keep it from being read.
 pub(crate) struct Parsed {
@@ -195,7 +75,8 @@ fn document(text: &str, most: usize) -> Result<Parsed, Mistake> {
         Cow::Owned(text.replace(forbidden, " "))
     };
     // The parser would take white space behind the last line for a line of a text block.
-    let root = builder.document(clean.trim_end_matches([' ', '\t']))?;
+    let mut root = builder.document(clean.trim_end_matches([' ', '\t']))?;
+    builder.resolve(&mut root);
     Ok(Parsed { root, values: builder.nodes, mistakes: builder.mistakes })
 }
 
@@ -208,6 +89,8 @@ struct Builder {
     mistakes: Vec<Mistake>,
     /// Finished values with an anchor, by its number.
     anchors: HashMap<usize, (Node, usize)>,
+    /// Scalars without quotes that may be no text.
+    plain: Vec<String>,
     /// Values so far, aliases expanded.
     nodes: usize,
     /// How many there may be.
@@ -267,7 +150,7 @@ impl Builder {
                     } else if is_key || style != ScalarStyle::Plain {
                         Data::Text(value.into_owned())
                     } else {
-                        self.plain(value.into_owned(), span)
+                        self.plain(value.into_owned())
                     };
                     (Node { span, data }, anchor)
                 }
@@ -323,12 +206,35 @@ impl Builder {
         }
     }
 
-    fn plain(&mut self, text: String, span: Span) -> Data {
-        let shown: String = text.chars().take(40).collect();
-        scalar::resolve(text).unwrap_or_else(|| {
-            self.mistakes.push(Mistake::at(span, format!("`{shown}` is not a finite number")));
-            Data::Broken
-        })
+    /// A scalar without quotes. What may be no text waits until all are read at once: until then it is the number of its
+    /// place among them.
+    fn plain(&mut self, text: String) -> Data {
+        if text.is_empty() {
+            return Data::Null;
+        }
+        if !scalar::is_open(&text) {
+            return Data::Text(text);
+        }
+        self.plain.push(text);
+        Data::Number((self.plain.len() - 1).into())
+    }
+
+    /// Reads the scalars that wait.
+    fn resolve(&mut self, root: &mut Node) {
+        let texts = std::mem::take(&mut self.plain);
+        let values = scalar::resolve(texts.clone());
+        root.each(&mut |node| {
+            let Data::Number(place) = &node.data else { return };
+            let place = place.as_u64().and_then(|place| usize::try_from(place).ok()).unwrap_or(usize::MAX);
+            node.data = match values.get(place) {
+                Some(Some(value)) => value.clone(),
+                _ => {
+                    let text = texts.get(place).map_or("", String::as_str);
+                    self.mistakes.push(Mistake::at(node.span, format!("`{}` is not a finite number", shorten(text))));
+                    Data::Broken
+                }
+            };
+        });
     }
 
     fn count(&mut self, more: usize, span: Span) -> Result<(), Mistake> {
@@ -409,12 +315,6 @@ fn key(node: Node, seen: &mut HashMap<String, Span>, mistakes: &mut Vec<Mistake>
         }
     }
     Key::Good(key, span)
-}
-
-/// The distinct texts of a list, for checks of uniqueness.
-pub(crate) fn repeated(items: &[Node]) -> Option<&Node> {
-    let mut seen = HashSet::new();
-    items.iter().find(|item| !seen.insert(item.to_json().to_string()))
 }
 
 #[cfg(test)]

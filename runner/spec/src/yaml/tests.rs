@@ -1,6 +1,7 @@
 use std::{fs, path::Path};
 
 use proptest::{collection, prelude::*, sample};
+use serde_json::{Number, Value};
 
 use super::*;
 

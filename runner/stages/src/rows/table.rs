@@ -7,6 +7,11 @@ use serde_json::{Map, Value};
 
 use super::{Cells, Holds, Settings};
 
+/// Columns that rows may have.
+const MAX_COLUMNS: usize = 256;
+/// Problems after which no more are looked for.
+const MAX_PROBLEMS: usize = 200;
+
 /// Columns of one length.
 pub(super) struct Table {
     pub(super) ids: Vec<String>,
@@ -34,8 +39,15 @@ impl Table {
                 names.push(name);
             }
         }
+        if names.len() > MAX_COLUMNS {
+            let message = format!("{} columns, more than {MAX_COLUMNS}", names.len());
+            return Err(vec![Problem::setting("rows", message).hint("all rows have the same columns")]);
+        }
         let mut cells = Vec::new();
         for name in names {
+            if problems.len() > MAX_PROBLEMS {
+                break;
+            }
             let present: Vec<_> = rows.iter().enumerate().filter_map(|(i, row)| Some((i, row.get(name)?))).collect();
             if present.len() < rows.len() {
                 lacking(name, rows, &ids, &present, &mut problems);
@@ -118,7 +130,7 @@ fn lacking(
     problems: &mut Vec<Problem>,
 ) {
     let have: HashSet<_> = present.iter().map(|(i, _)| *i).collect();
-    for i in (0..rows.len()).filter(|i| !have.contains(i)) {
+    for i in (0..rows.len()).filter(|i| !have.contains(i)).take(MAX_PROBLEMS) {
         let id = ids.get(i).map_or("", String::as_str);
         let problem = at(i, None, format!("row `{id}` lacks the column `{name}`"));
         problems.push(problem.hint("all rows have the same columns"));
@@ -203,6 +215,7 @@ impl Reader<'_> {
         for (row, value) in values {
             match read(value) {
                 Some(value) => out.push(value),
+                None if self.problems.len() > MAX_PROBLEMS => break,
                 None => {
                     let message = format!("`{}`: expected {expected}, found {}", self.name, noun(value));
                     self.problems.push(at(*row, Some(self.name), message));
