@@ -2,7 +2,8 @@
 //! on demand.
 
 use std::{
-    fmt,
+    fmt, io,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -68,6 +69,8 @@ pub(crate) struct Guard {
     pub(crate) faults: Option<Faults>,
     /// What is out of reach if it is out of reach, for messages.
     pub(crate) place: Option<Arc<str>>,
+    /// Where the disk may be full.
+    pub(crate) folder: Option<PathBuf>,
     /// What to do before another try after one that had no answer.
     pub(crate) after_silence: Option<Hook>,
 }
@@ -84,7 +87,7 @@ impl fmt::Debug for Hook {
 
 impl Guard {
     pub(crate) fn new(store: &'static str) -> Self {
-        Self { store, limit: CALL, patience: PATIENCE, faults: None, place: None, after_silence: None }
+        Self { store, limit: CALL, patience: PATIENCE, faults: None, place: None, folder: None, after_silence: None }
     }
 
     /// Makes a call, again after a pause as long as the store is out of reach. It must be one that may happen twice.
@@ -97,7 +100,7 @@ impl Guard {
         loop {
             let error = match self.attempt(name, &call).await {
                 Err(error) if error.is_transient() => error,
-                result => return result,
+                result => return result.map_err(|error| self.explain(error)),
             };
             if let (StoreError::TimedOut { .. }, Some(Hook(hook))) = (&error, &self.after_silence) {
                 hook();
@@ -107,6 +110,19 @@ impl Guard {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Says that the disk is full where that is meant.
+    fn explain(&self, error: StoreError) -> StoreError {
+        let StoreError::Sql(sqlx::Error::Database(reason)) = &error else { return error };
+        // SQLITE_FULL, and SQLITE_IOERR_WRITE: the file may not grow any more.
+        match (&self.folder, reason.code().as_deref()) {
+            (Some(folder), Some("13" | "778")) => {
+                let source = io::Error::new(io::ErrorKind::StorageFull, reason.message().to_owned());
+                StoreError::Full { place: folder.clone(), source }
+            }
+            _ => error,
         }
     }
 

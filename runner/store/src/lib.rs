@@ -1,7 +1,8 @@
 //! Where runs leave what they made: [`Artifacts`] by content, [`Records`] of what happened.
 //!
-//! A store is a folder, made on first use: `records.sqlite`, `artifacts/ab/cdef…`, `locks/`. Several processes may have it
-//! open and write at once; any of them may be killed at any moment.
+//! A store is a folder, made on first use: `records.sqlite`, `artifacts/ab/cdef…`, `locks/`. Its records may be in PostgreSQL
+//! and its artifacts in S3 instead, each by itself ([`Place`]). Several processes may have it open and write at once, on several
+//! machines where it is reached from there; any of them may be killed at any moment.
 
 mod artifacts;
 mod claim;

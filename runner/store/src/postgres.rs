@@ -12,7 +12,7 @@ use std::{
 
 use runner_contract::Digest;
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, PgPool, Row,
+    AssertSqlSafe, PgConnection, PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -54,14 +54,7 @@ impl Postgres {
     /// Connects and brings the tables up to date, one process at a time.
     pub(crate) async fn open(url: &str) -> Result<Self, StoreError> {
         let options = connect::options(url)?;
-        let mut connection = connect::connect(&options, url).await?;
-        connect::migrate(&mut connection, &options, url).await?;
-        let id: String = sqlx::query_scalar("SELECT id FROM store")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(|error| connect::in_words(error, &options, url))?;
-        // Nothing depends on how it ends.
-        let _ = connection.close().await;
+        let id = connect::prepare(&options, url).await?;
         // Of this store: others may share the database.
         let lock = i64::from_le_bytes(Digest::of(id.as_bytes()).as_bytes()[..8].try_into().unwrap_or_default());
         let begin = |how: &str| Arc::from(format!("BEGIN; {how}({lock})"));

@@ -106,7 +106,10 @@ impl Records {
                 guard.after_silence = Some(Hook(Arc::new(move || stuck.renew())));
                 Tables::Postgres(tables)
             }
-            None => Tables::Sqlite(Sqlite::open(&place.folder.join(DATABASE)).await?),
+            None => {
+                guard.folder = Some(place.folder.clone());
+                Tables::Sqlite(Sqlite::open(&place.folder.join(DATABASE)).await?)
+            }
         };
         Ok(Self {
             tables,

@@ -39,6 +39,8 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
+            // Rows come from a thread of their own; few of them at a time would mean waiting for each other.
+            .row_buffer_size(4_000)
             // Below the time-out of a call, so that the reason is said.
             .busy_timeout(Duration::from_secs(20));
         let in_words = |error| damaged(path, error);

@@ -14,7 +14,7 @@ use runner_contract::Digest;
 use runner_store::{
     Claim, Claimed, Entry, Finish, NewRun, Place, Records, RunStatus, Store, StoreError, TaskRecord, TaskStatus,
 };
-use runner_testbed::Postgres;
+use runner_testbed::{Direction, Postgres};
 use tempfile::TempDir;
 
 fn place(url: String) -> (Place, TempDir) {
@@ -210,6 +210,21 @@ async fn the_tables_can_be_read_by_hand() {
         1
     );
     drop(live);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_connection_that_breaks_at_the_door_is_made_again() {
+    let postgres = Postgres::start();
+    for bytes in [0, 5, 400, 3_000] {
+        let proxy = postgres.proxy();
+        proxy.cut_after(Direction::ToClient, bytes);
+        let healing = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            proxy.heal();
+        };
+        let ((store, _folder), ()) = tokio::join!(open(postgres.url_through(&proxy)), healing);
+        store.records().begin(&NewRun::default()).await.unwrap();
+    }
 }
 
 // --------------------------------------------------------------------------------------------------- at work

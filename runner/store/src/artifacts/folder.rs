@@ -15,6 +15,8 @@ use tokio::task::spawn_blocking;
 use super::{Stored, layout};
 use crate::{StoreError, Time};
 
+/// How often a file that is being written may be taken for a leftover of somebody who was killed.
+const SWEPT: u32 = 20;
 /// Stands in the name of a file that is being written.
 const ASIDE: char = '#';
 
@@ -49,6 +51,12 @@ impl Folder {
                 Some(size) if size == length => return Ok(()),
                 found => found.is_some(),
             };
+            for _ in 0..SWEPT {
+                match write_aside(&path, &content, damaged) {
+                    Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                    result => return result,
+                }
+            }
             write_aside(&path, &content, damaged)
         })
         .await

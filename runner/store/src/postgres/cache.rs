@@ -11,7 +11,8 @@ use crate::{Artifacts, Entry, FileStamp, StoreError, collect::TOUCH, records::ho
 impl Postgres {
     pub(crate) async fn lookup(&self, keys: &[Digest]) -> Result<HashMap<Digest, Entry>, StoreError> {
         let rows = sqlx::query(
-            "SELECT *, used < now() - make_interval(secs => $2) AS stale FROM artifacts WHERE key = ANY($1)",
+            "SELECT key, digest, rows, bytes, bad, bad_rows, holds, used < now() - make_interval(secs => $2) AS stale
+             FROM artifacts WHERE key = ANY($1)",
         )
         .bind(texts(keys.iter().copied()))
         .bind(TOUCH.as_secs_f64())

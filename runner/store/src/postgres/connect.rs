@@ -1,6 +1,10 @@
 //! The way to the server: what a URL may say, and what can be in the way.
 
-use std::{io, str::FromStr};
+use std::{
+    io,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
@@ -28,6 +32,9 @@ const PARAMETERS: [&str; 13] = [
     "statement-cache-capacity",
 ];
 
+/// For how long a connection that breaks at once is made again.
+const BROKEN: Duration = Duration::from_secs(3);
+
 /// Reads a URL.
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
     let wrong = |reason: String| StoreError::Place { given: redacted(url), what: "records", reason };
@@ -49,48 +56,65 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
     Ok(options.disable_statement_logging())
 }
 
-/// Connects, once the server is ready if it is just starting.
-pub(super) async fn connect(options: &PgConnectOptions, url: &str) -> Result<PgConnection, StoreError> {
-    let begun = std::time::Instant::now();
+/// Connects, brings the tables up to date, and says which store it is. A server that is starting is waited for, a connection
+/// that breaks is made again.
+pub(super) async fn prepare(options: &PgConnectOptions, url: &str) -> Result<String, StoreError> {
+    let begun = Instant::now();
     loop {
-        let connecting = async {
-            let mut connection = PgConnection::connect_with(options).await?;
-            session(&mut connection).await?;
-            Ok(connection)
+        let error = match try_prepare(options, url).await {
+            Err(StoreError::Sql(error)) => error,
+            result => return result,
         };
-        let error = match tokio::time::timeout(CONNECT, connecting).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => error,
-            Err(_) => io::Error::from(io::ErrorKind::TimedOut).into(),
-        };
-        // The server is starting or stopping, or has no room.
-        let soon = code(&error).is_some_and(|code| matches!(code.as_str(), "57P03" | "57P01" | "53300"));
-        if !soon || begun.elapsed() > PATIENCE {
+        if begun.elapsed() >= patience(&error) {
             return Err(in_words(error, options, url));
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn try_prepare(options: &PgConnectOptions, url: &str) -> Result<String, StoreError> {
+    let connecting = async {
+        let mut connection = PgConnection::connect_with(options).await?;
+        session(&mut connection).await?;
+        Ok(connection)
+    };
+    let silent = |_| sqlx::Error::Io(io::ErrorKind::TimedOut.into());
+    let mut connection = tokio::time::timeout(CONNECT, connecting).await.map_err(silent).flatten()?;
+    migrate(&mut connection, url).await?;
+    let id = sqlx::query_scalar("SELECT id FROM store").fetch_one(&mut connection).await?;
+    // Nothing depends on how it ends.
+    let _ = connection.close().await;
+    Ok(id)
+}
+
+/// For how long it is worth trying again.
+fn patience(error: &sqlx::Error) -> Duration {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match (error, code(error).as_deref()) {
+        // The server is starting or stopping, or has no room.
+        (_, Some("57P01" | "57P02" | "57P03" | "53300")) => PATIENCE,
+        (sqlx::Error::Io(error), _)
+            if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) =>
+        {
+            BROKEN
+        }
+        (sqlx::Error::Protocol(_), _) => BROKEN,
+        _ => Duration::ZERO,
     }
 }
 
 /// Brings the tables up to date. Others that start meanwhile wait for a lock.
-pub(super) async fn migrate(
-    connection: &mut PgConnection,
-    options: &PgConnectOptions,
-    url: &str,
-) -> Result<(), StoreError> {
+async fn migrate(connection: &mut PgConnection, url: &str) -> Result<(), StoreError> {
     let known = migrations::postgres();
     // Mostly there is nothing to do, and a user without the right to make tables can do that.
-    if is_current(connection, &known, url).await.map_err(|error| match error {
-        StoreError::Sql(error) => in_words(error, options, url),
-        error => error,
-    })? {
+    if is_current(connection, &known, url).await? {
         return Ok(());
     }
     known.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(migration) | MigrateError::VersionTooNew(migration, _) => {
             StoreError::Newer { place: redacted(url), migration }
         }
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => in_words(error, options, url),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
         other => StoreError::Connect { place: redacted(url), reason: other.to_string() },
     })
 }
@@ -118,7 +142,7 @@ fn code(error: &sqlx::Error) -> Option<String> {
 }
 
 /// Why the server cannot be used, and what to do.
-pub(super) fn in_words(error: sqlx::Error, options: &PgConnectOptions, url: &str) -> StoreError {
+fn in_words(error: sqlx::Error, options: &PgConnectOptions, url: &str) -> StoreError {
     let (host, port, user) = (options.get_host(), options.get_port(), options.get_username());
     let database = options.get_database().unwrap_or(user);
     let says = error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default();

@@ -80,7 +80,9 @@ impl Postgres {
             release(&mut transaction, run, &surplus).await?;
         }
         let tasks: Vec<&TaskRecord> = granted(claims, &answers).collect();
-        put_work(&mut transaction, run, tasks, &[]).await?;
+        if !tasks.is_empty() {
+            tasks_query(TASKS, run, &by_key(tasks, |task| task.task)).execute(&mut *transaction).await?;
+        }
         transaction.commit().await?;
         Ok(Outcome::Answers(answers))
     }
@@ -103,28 +105,29 @@ impl Postgres {
         artifacts: &Artifacts,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin(&self.shared).await?;
-        let found: Option<(bool, bool)> = if run.is_empty() {
-            Some((true, false))
-        } else {
-            sqlx::query_as(
-                "SELECT r.status = 'running',
-                     s.epoch % 2 = 0 AND s.epoch = coalesce((SELECT min(l.epoch) FROM leases AS l
-                         WHERE l.run = $1 AND l.key = ANY($2)), r.epoch)
-                 FROM store AS s, runs AS r WHERE r.id = $1 FOR SHARE OF r",
-            )
-            .bind(run)
-            .bind(texts(made.iter().map(|entry| entry.key)))
-            .fetch_optional(&mut *transaction)
-            .await?
-        };
-        match found {
-            Some((true, true)) => {}
-            Some((true, false)) => artifacts.verify(&referred(made)).await?,
-            _ => return Err(StoreError::GivenUp(run.to_owned())),
+        // Without a run, nobody knows since when.
+        let mut verified = run.is_empty();
+        if verified {
+            artifacts.verify(&referred(made)).await?;
         }
-        put_work(&mut transaction, run, tasks, made).await?;
-        Ok(transaction.commit().await?)
+        loop {
+            match put_work(&mut transaction, run, tasks, made, verified).await? {
+                Admission::Done => return Ok(transaction.commit().await?),
+                Admission::Verify if !verified => artifacts.verify(&referred(made)).await?,
+                _ => return Err(StoreError::GivenUp(run.to_owned())),
+            }
+            verified = true;
+        }
     }
+}
+
+/// What became of work that was to be recorded.
+enum Admission {
+    Done,
+    /// Blobs were collected since the work was begun. Nothing is recorded.
+    Verify,
+    /// The run is not running. Nothing is recorded.
+    Refused,
 }
 
 /// Leases what nobody else has, in order, and says what that is, and whether the run is alive.
@@ -158,23 +161,18 @@ async fn release(transaction: &mut Transaction, run: &str, keys: &[Digest]) -> R
     Ok(())
 }
 
-/// Records tasks and what they made, and gives the leases of that back, in one statement.
-async fn put_work<'a>(
+/// Records tasks and what they made, and gives the leases of that back, all in one statement: for the way there and back counts.
+async fn put_work(
     transaction: &mut Transaction,
     run: &str,
-    tasks: impl IntoIterator<Item = &'a TaskRecord>,
+    tasks: &[TaskRecord],
     made: &[Entry],
-) -> Result<(), StoreError> {
+    verified: bool,
+) -> Result<Admission, StoreError> {
     let tasks = by_key(tasks, |task| task.task);
     let made = by_key(made, |entry| entry.key);
-    if made.is_empty() {
-        if !tasks.is_empty() {
-            tasks_query(TASKS, run, &tasks).execute(&mut **transaction).await?;
-        }
-        return Ok(());
-    }
     let bad_rows = |entry: &&Entry| json(&entry.bad_rows.iter().take(BAD_ROWS_KEPT).collect::<Vec<_>>());
-    tasks_query(WORK, run, &tasks)
+    let row = tasks_query(WORK, run, &tasks)
         .bind(texts(made.iter().map(|entry| entry.key)))
         .bind(texts(made.iter().map(|entry| entry.digest)))
         .bind(made.iter().map(|entry| integer(entry.rows)).collect::<Vec<_>>())
@@ -182,11 +180,17 @@ async fn put_work<'a>(
         .bind(made.iter().map(|entry| integer(entry.bad)).collect::<Vec<_>>())
         .bind(made.iter().map(bad_rows).collect::<Vec<_>>())
         .bind(made.iter().map(|entry| json(&entry.holds)).collect::<Vec<_>>())
-        .execute(&mut **transaction)
+        .bind(verified)
+        .fetch_one(&mut **transaction)
         .await?;
-    Ok(())
+    Ok(match (row.try_get("alive")?, row.try_get("fit")?) {
+        (true, true) => Admission::Done,
+        (true, false) => Admission::Verify,
+        (false, _) => Admission::Refused,
+    })
 }
 
+/// Tasks that are granted.
 const TASKS: &str = "INSERT INTO tasks (run, task, stages, shard, attempt, status, rows, bad, started, ended, error)
     SELECT $1, t.* FROM unnest($2::bigint[], $3::jsonb[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[],
         $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::text[]) AS t
@@ -194,10 +198,19 @@ const TASKS: &str = "INSERT INTO tasks (run, task, stages, shard, attempt, statu
         attempt = excluded.attempt, status = excluded.status, rows = excluded.rows, bad = excluded.bad,
         started = excluded.started, ended = excluded.ended, error = excluded.error";
 
-const WORK: &str = "WITH work AS (
+/// Nothing happens unless the run is alive (there is none for `''`), and no blobs were collected since the keys were claimed or
+/// else the blobs were looked for.
+const WORK: &str = "WITH standing AS (
+    SELECT r.status = 'running' AS alive,
+        $19 OR (s.epoch % 2 = 0 AND s.epoch = coalesce(
+            (SELECT min(l.epoch) FROM leases AS l WHERE l.run = $1 AND l.key = ANY($12)), r.epoch)) AS fit
+    FROM store AS s, runs AS r WHERE r.id = $1 FOR SHARE OF r),
+ admitted AS (SELECT true AS yes WHERE $1 = '' UNION ALL SELECT true FROM standing WHERE alive AND fit),
+ work AS (
     INSERT INTO tasks (run, task, stages, shard, attempt, status, rows, bad, started, ended, error)
     SELECT $1, t.* FROM unnest($2::bigint[], $3::jsonb[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[],
         $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::text[]) AS t
+    WHERE (SELECT yes FROM admitted)
     ON CONFLICT (run, task) DO UPDATE SET stages = excluded.stages, shard = excluded.shard,
         attempt = excluded.attempt, status = excluded.status, rows = excluded.rows, bad = excluded.bad,
         started = excluded.started, ended = excluded.ended, error = excluded.error),
@@ -205,10 +218,13 @@ const WORK: &str = "WITH work AS (
     INSERT INTO artifacts (key, digest, rows, bytes, bad, bad_rows, holds, run, created, used)
     SELECT e.*, $1, now(), now() FROM unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::bigint[],
         $17::jsonb[], $18::jsonb[]) AS e
+    WHERE (SELECT yes FROM admitted)
     ON CONFLICT (key) DO UPDATE SET digest = excluded.digest, rows = excluded.rows, bytes = excluded.bytes,
         bad = excluded.bad, bad_rows = excluded.bad_rows, holds = excluded.holds, run = excluded.run,
-        created = excluded.created, used = excluded.used)
- DELETE FROM leases WHERE run = $1 AND key = ANY($12)";
+        created = excluded.created, used = excluded.used),
+ freed AS (DELETE FROM leases WHERE run = $1 AND key = ANY($12) AND (SELECT yes FROM admitted))
+ SELECT $1 = '' OR coalesce((SELECT alive FROM standing), false) AS alive,
+     $1 = '' OR coalesce((SELECT fit FROM standing), false) AS fit";
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 

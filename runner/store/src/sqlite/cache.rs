@@ -1,28 +1,45 @@
 //! What is computed already, and what is remembered to save work.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use runner_contract::Digest;
-use sqlx::QueryBuilder;
+use sqlx::{QueryBuilder, Row};
 
 use super::{ROWS, Sqlite, integer, json, now, rows, stamp};
 use crate::{Artifacts, Entry, FileStamp, StoreError, collect::TOUCH};
 
 impl Sqlite {
     pub(crate) async fn lookup(&self, keys: &[Digest]) -> Result<HashMap<Digest, Entry>, StoreError> {
-        let keys = json(&keys);
-        // Before they are read: what counts as used is not collected.
-        sqlx::query("UPDATE artifacts SET used = $2 WHERE used < $3 AND key IN (SELECT value FROM json_each($1))")
-            .bind(&keys)
+        let rows = sqlx::query(
+            "SELECT a.key, a.digest, a.rows, a.bytes, a.bad, a.bad_rows, a.holds, a.used < $2 AS stale
+             FROM json_each($1) AS k JOIN artifacts AS a ON a.key = k.value",
+        )
+        .bind(json(&keys))
+        .bind(stamp(now() - TOUCH))
+        .fetch_all(&self.pool)
+        .await?;
+        let (mut found, mut stale) = (HashMap::with_capacity(rows.len()), HashSet::new());
+        for row in &rows {
+            let entry = rows::entry(row)?;
+            if row.try_get("stale")? {
+                stale.insert(entry.key);
+            }
+            found.insert(entry.key, entry);
+        }
+        if !stale.is_empty() {
+            // What counts as used is not collected; what was collected since we looked is not there.
+            let touched = sqlx::query(
+                "UPDATE artifacts SET used = $2 WHERE key IN (SELECT value FROM json_each($1)) RETURNING key",
+            )
+            .bind(json(&stale))
             .bind(stamp(now()))
-            .bind(stamp(now() - TOUCH))
-            .execute(&self.pool)
-            .await?;
-        let rows = sqlx::query("SELECT a.* FROM json_each($1) AS k JOIN artifacts AS a ON a.key = k.value")
-            .bind(&keys)
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(|row| rows::entry(row).map(|entry| (entry.key, entry))).collect()
+            let touched: HashSet<Digest> =
+                touched.iter().map(|row| rows::digest(row, "key")).collect::<Result<_, _>>()?;
+            found.retain(|key, _| !stale.contains(key) || touched.contains(key));
+        }
+        Ok(found)
     }
 
     pub(crate) async fn forget(&self, keys: &[Digest]) -> Result<(), StoreError> {
