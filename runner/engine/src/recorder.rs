@@ -234,7 +234,7 @@ impl Writer {
             Ok(()) => done.iter().for_each(|done| self.answer(done, Ok(()))),
             Err(StoreError::Vanished(_)) => {
                 for one in &done {
-                    match self.records.commit(&self.run, &[one.record.clone()], &one.made).await {
+                    match self.records.commit(&self.run, std::slice::from_ref(&one.record), &one.made).await {
                         Ok(()) => self.answer(one, Ok(())),
                         Err(error @ StoreError::Vanished(_)) => self.answer(one, Err(Vanished(error))),
                         Err(error) => return self.broken(error),
