@@ -2,8 +2,12 @@
 
 mod cache;
 mod failures;
+mod faults;
 mod killed;
 mod random;
+mod repeats;
+mod secrets;
 mod shapes;
+mod together;
 #[expect(clippy::unwrap_used, reason = "what the tests are made of")]
 mod toys;

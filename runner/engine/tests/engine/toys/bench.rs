@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use runner_contract::Batch;
-use runner_engine::{Cancel, Config, Decoded, Engine, EngineError, Event, Plan, RunReport};
+use runner_engine::{Cancel, Config, Decoded, Engine, EngineError, Event, Plan, PlanOptions, RunReport};
 use runner_spec::{Device, Pipeline};
 use runner_store::Store;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::{Control, Nothing, Toys, toys};
+use super::{Control, Nothing, SECRET, Toys, toys};
 
 pub(crate) struct Bench {
     pub(crate) control: Arc<Control>,
@@ -50,8 +50,11 @@ impl Bench {
     }
 
     /// A new opening of the store, as a new process would do it.
-    fn engine(&self) -> Engine {
-        let store = self.tokio.block_on(Store::open(&self.folder)).unwrap();
+    pub(crate) fn engine(&self) -> Engine {
+        self.engine_over(self.store())
+    }
+
+    pub(crate) fn engine_over(&self, store: Store) -> Engine {
         let config = Config {
             threads: self.threads,
             backend: "toy".into(),
@@ -63,7 +66,7 @@ impl Bench {
                 }
                 Ok(Decoded { height: 1, width: 1, channels: 1, data: vec![number] })
             }),
-            secrets: BTreeMap::new(),
+            secrets: BTreeMap::from([("TOKEN".to_owned(), SECRET.to_owned())]),
         };
         Engine::new(self.registry.clone(), store, config)
     }
@@ -78,6 +81,29 @@ impl Bench {
 
     pub(crate) fn plan(&self, stages: &str) -> Result<Plan, EngineError> {
         self.tokio.block_on(self.engine().plan(self.pipeline(stages), None))
+    }
+
+    pub(crate) fn plan_with(&self, stages: &str, options: PlanOptions) -> Result<Plan, EngineError> {
+        self.tokio.block_on(self.engine().plan(self.pipeline(stages), options))
+    }
+
+    /// Plans and runs over a store that may fail; neither may take for ever.
+    pub(crate) fn try_run(&self, stages: &str, store: Store) -> Result<RunReport, EngineError> {
+        let engine = self.engine_over(store);
+        let pipeline = self.pipeline(stages);
+        self.tokio.block_on(async {
+            let run = async {
+                let plan = engine.plan(pipeline, None).await?;
+                engine.execute(plan, vec!["toy".to_owned()], &Cancel::new(), &mut |_| {}).await
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(60), run).await.expect("the run does not end")
+        })
+    }
+
+    /// Runs what is planned.
+    pub(crate) fn execute(&self, plan: Plan) -> RunReport {
+        let engine = self.engine();
+        self.tokio.block_on(engine.execute(plan, Vec::new(), &Cancel::new(), &mut |_| {})).unwrap()
     }
 
     pub(crate) fn run(&mut self, stages: &str) -> RunReport {

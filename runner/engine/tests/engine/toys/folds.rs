@@ -135,7 +135,7 @@ impl Job for Fit {
             None => Vec::new(),
         };
         while history.len() < self.epochs {
-            context.base.check()?;
+            context.check(|| serde_json::to_vec(&history).unwrap_or_default())?;
             self.control.call("epoch")?;
             let mut weight = history.last().copied().unwrap_or(0.0);
             for rows in context.access.rows("rows")?.scan(&[Need::column("value")])? {

@@ -22,6 +22,9 @@ pub(crate) enum Failure {
     Error,
     Panic,
     Cancel(Cancel),
+    Finish(Cancel),
+    /// Waits for so many milliseconds, whatever it is told.
+    Sleep(u64),
 }
 
 /// What the toys share with the test.
@@ -49,6 +52,14 @@ impl Control {
             Some(Failure::Panic) if fails => panic!("told to panic"),
             Some(Failure::Cancel(cancel)) if fails => {
                 cancel.cancel();
+                Ok(())
+            }
+            Some(Failure::Finish(cancel)) if fails => {
+                cancel.finish();
+                Ok(())
+            }
+            Some(Failure::Sleep(millis)) if fails => {
+                std::thread::sleep(std::time::Duration::from_millis(millis));
                 Ok(())
             }
             _ => Ok(()),
@@ -112,10 +123,17 @@ impl Registry for Toys {
 
 pub(crate) struct Nothing;
 
+/// What the secret `TOKEN` is.
+pub(crate) const SECRET: &str = "s3cr\"et-value";
+
 impl Resolver for Nothing {
     fn model(&self, reference: &str) -> Result<ModelInfo, Problem> {
         let identity = Digest::of(reference.as_bytes());
         Ok(ModelInfo { identity, family: "toy".into(), encodes: Vec::new(), dim: None })
+    }
+
+    fn secret(&self, name: &str) -> Option<String> {
+        (name == "TOKEN").then(|| SECRET.to_owned())
     }
 
     fn dataset(&self, _reference: &str) -> Result<(), Problem> {

@@ -57,7 +57,7 @@ fn bound(settings: &Value, consumes: &[(&str, &[&str])], made: &[(&str, ColumnTy
 }
 
 pub(super) fn kinds() -> Vec<(KindInfo, Bind, Open)> {
-    vec![add(), embed(), weigh(), keep_if(), repeat(), best(), see()]
+    vec![add(), embed(), weigh(), keep_if(), repeat(), best(), see(), tell()]
 }
 
 /// `add`: `sum` = `value` + `by`; rows whose value is a multiple of `bad` are unusable. Cheap.
@@ -200,6 +200,29 @@ fn best() -> (KindInfo, Bind, Open) {
             let made = winners.iter().map(|&row| copies[row as usize]).collect();
             let produced = Produced { take: Some(winners), ..Produced::default() };
             one(produced.column("winner", ColumnData::Integers(made))?)
+        })
+    };
+    (kind, bind, open)
+}
+
+/// `tell`: says its setting `token` wherever it can, and fails with it where `fail` is 1.
+fn tell() -> (KindInfo, Bind, Open) {
+    let kind = KindInfo { inputs: leak(vec![rows_port("rows")]), ..info("tell", Shape::Map) };
+    let bind: Bind = |s, _| Ok(bound(s, &[("rows", &["value"])], &[("told", ColumnType::Integer)]));
+    let open: Open = |settings, _, control| {
+        let token = super::text_setting(settings, "token", "").to_owned();
+        let fail = setting(settings, "fail", 0) == 1;
+        stream("tell", control, move |context, inputs| {
+            context.log(format!("logs {token}"));
+            context.warn(format!("warns of {token}"));
+            if fail {
+                return Err(StageError::new(format!("fails with {token}: {token:?}")));
+            }
+            let rows = &inputs["rows"];
+            let take: Vec<u32> = (1..rows.len() as u32).collect();
+            let told = vec![token.len() as i64; take.len()];
+            let bad = vec![(rows.ids()?.value(0).to_owned(), format!("bad as {token}"))];
+            one(Produced { take: Some(take), bad, ..Produced::default() }.column("told", ColumnData::Integers(told))?)
         })
     };
     (kind, bind, open)
