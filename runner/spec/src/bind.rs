@@ -1,7 +1,7 @@
 //! Checks every instance of every stage with its kind, in order, and makes the stages of the pipeline.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
 };
 
@@ -12,6 +12,7 @@ use crate::{
     check::{Check, Subject},
     declare::{Connection, Declared, Link, Origin},
     expression::{Fault, Scope, Stop, noun},
+    fits,
     flow::{Connected, Given, gives, same_rows},
     matrix::Matrices,
     options::{Options, flag},
@@ -125,6 +126,8 @@ pub(crate) struct Binder<'a> {
     pub(crate) defs: Vec<StageDef>,
     /// The names of those left out.
     pub(crate) skipped: Vec<String>,
+    /// How many outputs were tried in place of others.
+    pub(crate) tried: Cell<usize>,
 }
 
 impl<'a> Binder<'a> {
@@ -200,8 +203,15 @@ impl<'a> Binder<'a> {
         let bound = match kind.bind(&settings, &connected.received) {
             Ok(bound) => bound,
             Err(problems) => {
-                let told = problems.into_iter().take(MAX_PROBLEMS);
-                told.for_each(|problem| report.add(problem_mistake(problem, stage)));
+                for mut problem in problems.into_iter().take(MAX_PROBLEMS) {
+                    if let ([inputs, port], None) = (problem.path.as_slice(), &problem.hint)
+                        && inputs == "inputs"
+                    {
+                        let fits = fits::alternative(self, kind, stage, &settings, &connected.received, port);
+                        problem.hint = fits.map(|name| format!("`{name}` would fit"));
+                    }
+                    report.add(problem_mistake(problem, stage));
+                }
                 return Instance::Bad;
             }
         };

@@ -20,6 +20,7 @@ mod diagnostic;
 pub mod drawing;
 mod duration;
 mod expression;
+mod fits;
 mod flow;
 mod gates;
 mod include;
@@ -44,7 +45,7 @@ mod test_file;
 mod words;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use runner_contract::{Registry, Resolver};
 
@@ -186,6 +187,7 @@ impl Loader<'_> {
             instances: Vec::new(),
             defs: Vec::new(),
             skipped: Vec::new(),
+            tried: Cell::default(),
         };
         let mut gates = Vec::new();
         if !matrices.full {

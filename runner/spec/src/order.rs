@@ -14,6 +14,8 @@ use crate::{
 const MAX_SHOWN: usize = 8;
 /// Circles that are reported for one set of stages.
 const MAX_ROUNDS: usize = 8;
+/// Links among stages in circles up to which more than one circle of a set is looked for.
+const MAX_LINKS: usize = 5_000;
 
 /// Positions of the stages, what is read before its readers, otherwise as in the file; then those that have no order.
 pub(crate) struct Order {
@@ -68,7 +70,8 @@ fn circles(stages: &[Declared<'_>], before: &[Vec<&Link<'_>>], stuck: &[usize], 
             report.add(mistake.hint("it must read something else"));
         }
     }
-    for _ in 0..MAX_ROUNDS {
+    let links: usize = graph.values().map(Vec::len).sum();
+    for _ in 0..if links > MAX_LINKS { 1 } else { MAX_ROUNDS } {
         let mut found = false;
         for set in strongly_connected(&graph).into_iter().filter(|set| set.len() > 1) {
             let Some(circle) = shortest_circle(&graph, &set) else { continue };
