@@ -8,7 +8,7 @@ use std::{
 };
 
 use runner_contract::Digest;
-use runner_store::{CancelRequest, Claim, Entry, TaskStatus};
+use runner_store::{CancelRequest, Claim, Entry, StoreError, TaskStatus};
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, UnboundedSender},
@@ -418,18 +418,14 @@ impl Drive<'_> {
             watch.recorder.write(Write::Done { task, turn, record, made: keep });
             return;
         }
-        let message = if keep.is_empty() {
-            Message::Recorded { task, turn, result: Ok(()) }
-        } else {
-            match self.runtime.store.records().commit("", &[], &keep).await {
-                Ok(()) => Message::Recorded { task, turn, result: Ok(()) },
-                Err(error @ runner_store::StoreError::Vanished(_)) => {
-                    Message::Recorded { task, turn, result: Err(Vanished(error)) }
-                }
-                Err(error) => Message::Broken(error),
-            }
-        };
-        let _ = self.sender.send(message);
+        if keep.is_empty() {
+            return self.recorded(task, turn, Ok(()), watch).await;
+        }
+        match self.runtime.store.records().commit("", &[], &keep).await {
+            Ok(()) => self.recorded(task, turn, Ok(()), watch).await,
+            Err(error @ StoreError::Vanished(_)) => self.recorded(task, turn, Err(Vanished(error)), watch).await,
+            Err(error) => drop(self.sender.send(Message::Broken(error))),
+        }
     }
 
     /// A task will not be done.

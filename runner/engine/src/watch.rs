@@ -121,8 +121,11 @@ impl<'a> Watch<'a> {
     /// Another run makes what the task is for.
     pub(crate) fn held(&mut self, number: usize, task: &Task, by: &str) {
         if !by.is_empty() && self.waiting.insert(number) {
-            let text = format!("waits for run {by}, which makes the same");
-            self.say(Level::Info, task.stages.first().copied(), task.shard, text);
+            let of = task.shard.map(|shard| format!("shard {shard} ")).unwrap_or_default();
+            let message = format!("{of}waits for run {by}, which makes the same");
+            let stage = task.stages.first().copied().unwrap_or(0);
+            self.write_line(Level::Info, Some(stage), None, &message);
+            self.event(&Event::Warning { stage, message });
         }
     }
 
