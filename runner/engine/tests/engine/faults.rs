@@ -45,6 +45,7 @@ fn every_call(fails: Fails) {
 }
 
 /// Whether the run made so many calls.
+#[expect(clippy::unwrap_used, reason = "what the tests are made of")]
 fn one_call(fails: Fails, nth: usize, expected: &RunReport) -> bool {
     let context = format!("call {nth} fails: {fails:?}");
     let bench = Bench::new();
