@@ -64,9 +64,10 @@ impl Bucket {
         self.connected.prefix.parts().chain(Location::from(path).parts()).collect()
     }
 
-    /// Whether the bucket is there and lets us in: asks for a first page, since only answers with a body say why not.
+    /// Whether the bucket is there and lets us in: lists what comes after all artifacts, since only answers with a body say
+    /// why not.
     pub(super) async fn check(&self) -> Result<(), StoreError> {
-        let first = self.s3().list_with_offset(Some(&self.connected.prefix), &self.below("~")).next().await;
+        let first = self.s3().list_with_offset(Some(&self.connected.prefix), &self.below("zz")).next().await;
         first.transpose().map(drop).map_err(|error| self.named().explain("opening", error))
     }
 

@@ -25,6 +25,9 @@ wait "$server"
 [ -n "$signal" ] || rm -rf "$folder"
 "#;
 
+/// How the servers' folders begin.
+const FOLDERS: &str = "runner-postgres-";
+
 /// `nobody`: the server refuses to run as root.
 const NOBODY: u32 = 65534;
 
@@ -53,7 +56,8 @@ struct Launch {
 
 impl Server {
     pub(super) fn start(durable: bool) -> Self {
-        let folder = tempfile::Builder::new().prefix("runner-postgres-").tempdir();
+        sweep();
+        let folder = tempfile::Builder::new().prefix(FOLDERS).tempdir();
         let folder = folder.unwrap_or_else(|error| panic!("cannot make a folder for PostgreSQL: {error}"));
         let password = format!("secret-{:08x}", std::process::id());
         let mut launch = Launch { folder, programs: programs(), port: 0, durable };
@@ -194,6 +198,17 @@ impl Launch {
         // The caller's folder may be closed to that user.
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command
+    }
+}
+
+/// Removes folders of long ago: where the watch was killed together with the tests, nobody did.
+fn sweep() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|about| about.modified()).ok().and_then(|modified| modified.elapsed().ok());
+        if entry.file_name().to_string_lossy().starts_with(FOLDERS) && age.is_some_and(|age| age > day) {
+            drop(fs::remove_dir_all(entry.path()));
+        }
     }
 }
 
