@@ -44,7 +44,9 @@ impl Sqlite {
             // Below the time-out of a call, so that the reason is said.
             .busy_timeout(Duration::from_secs(20));
         let in_words = |error| damaged(path, error);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(in_words)?;
+        let pool =
+            SqlitePoolOptions::new().max_connections(4).before_acquire(|connection, _| Box::pin(is_clean(connection)));
+        let pool = pool.connect_with(options).await.map_err(in_words)?;
         migrations::sqlite().run(&pool).await.map_err(|error| match error {
             MigrateError::VersionMissing(migration) | MigrateError::VersionTooNew(migration, _) => {
                 StoreError::Newer { place: path.display().to_string(), migration }
@@ -77,6 +79,12 @@ impl Sqlite {
     async fn write(&self) -> Result<Transaction, StoreError> {
         Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+/// Whether a connection is in no transaction. Where the disk is full, SQLite takes a transaction back by itself, and the
+/// connection believes for ever to be in it.
+async fn is_clean(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    Ok(<sqlx::Sqlite as sqlx::Database>::TransactionManager::get_transaction_depth(connection) == 0)
 }
 
 /// Refuses to write for a run that is not running, and looks whether the artifacts that are to be referred to are still there,
