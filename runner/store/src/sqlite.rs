@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use chrono::SecondsFormat;
 use runner_contract::Digest;
 use sqlx::{
-    SqliteConnection, SqlitePool,
+    Connection as _, SqliteConnection, SqlitePool,
     migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -84,7 +84,7 @@ impl Sqlite {
 /// Whether a connection is in no transaction. Where the disk is full, SQLite takes a transaction back by itself, and the
 /// connection believes for ever to be in it.
 async fn is_clean(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    Ok(<sqlx::Sqlite as sqlx::Database>::TransactionManager::get_transaction_depth(connection) == 0)
+    Ok(!connection.is_in_transaction())
 }
 
 /// Refuses to write for a run that is not running, and looks whether the artifacts that are to be referred to are still there,
