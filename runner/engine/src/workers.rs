@@ -4,10 +4,11 @@
 //! and go with the shards would hold more the more shards there are.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Sender, channel},
     },
     thread,
 };
@@ -26,26 +27,37 @@ pub(crate) enum Then {
 
 /// The threads of a run. Dropped, they end when they have done what they do.
 pub(crate) struct Workers {
-    queue: Sender<Work>,
-    waiting: Arc<Mutex<Receiver<Work>>>,
+    queue: Arc<Queue>,
+}
+
+/// What waits for a thread. One signal wakes one thread: behind a channel that they share, each would wake the next.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    work: VecDeque<Work>,
+    closed: bool,
 }
 
 impl Workers {
     /// Starts `count` threads.
     pub(crate) fn new(count: usize) -> Self {
-        let (queue, waiting) = channel::<Work>();
-        let workers = Self { queue, waiting: Arc::new(Mutex::new(waiting)) };
+        let workers = Self { queue: Arc::default() };
         (0..count).for_each(|_| workers.add());
         workers
     }
 
     /// Adds a thread, for instance in place of one that does not come back from what it does.
     pub(crate) fn add(&self) {
-        let waiting = self.waiting.clone();
+        let queue = self.queue.clone();
         // Detached: they end with the queue.
         drop(thread::spawn(move || {
             let companion = Companion::default();
-            while let Some(work) = next(&waiting) {
+            while let Some(work) = queue.next() {
                 // Tasks catch panics themselves; one more must not cost the run a thread.
                 if matches!(catch_unwind(AssertUnwindSafe(|| work(&companion))), Ok(Then::Leave)) {
                     return;
@@ -56,13 +68,36 @@ impl Workers {
 
     /// Has the next free thread do something.
     pub(crate) fn run(&self, work: impl FnOnce(&Companion) -> Then + Send + 'static) {
-        // The threads hold the other end as long as this one is there.
-        let _ = self.queue.send(Box::new(work));
+        self.queue.lock().work.push_back(Box::new(work));
+        self.queue.more.notify_one();
     }
 }
 
-fn next(waiting: &Mutex<Receiver<Work>>) -> Option<Work> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.more.notify_all();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next piece of work, or `None` when there will be none.
+    fn next(&self) -> Option<Work> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(work) = waiting.work.pop_front() {
+                return Some(work);
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 /// A second thread for what a task does ahead of itself. Started when it is first used.

@@ -44,13 +44,14 @@ impl Folder {
 
     pub(super) async fn put(&self, digest: Digest, content: Bytes) -> Result<(), StoreError> {
         let path = self.path(&digest);
+        // A look costs less than to have another thread look.
+        let found = size(&path)?;
+        if found == Some(content.len() as u64) {
+            return Ok(());
+        }
         blocking(move || {
-            let length = content.len() as u64;
             // One of another size is what a power failure left.
-            let damaged = match size(&path)? {
-                Some(size) if size == length => return Ok(()),
-                found => found.is_some(),
-            };
+            let damaged = found.is_some();
             for _ in 0..SWEPT {
                 match write_aside(&path, &content, damaged) {
                     Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
