@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Said {
-        Said { text: text.to_owned(), from: "here".to_owned(), folder: PathBuf::from("/work") }
+        Said { text: text.to_owned(), from: "here".to_owned(), folder: PathBuf::from("/project") }
     }
 
     fn refused(result: Result<impl std::fmt::Debug, Failure>) -> String {
@@ -192,7 +192,7 @@ mod tests {
         let config = Config::default();
         let place = |text: &str| artifacts_place(&said(text), &config);
         assert!(
-            matches!(place("blobs").unwrap(), Some(ArtifactsPlace::Folder(path)) if path == Path::new("/work/blobs"))
+            matches!(place("blobs").unwrap(), Some(ArtifactsPlace::Folder(path)) if path == Path::new("/project/blobs"))
         );
         assert!(
             matches!(place("s3://bucket/pre/fix").unwrap(), Some(ArtifactsPlace::S3 { url, .. }) if url == "s3://bucket/pre/fix")
