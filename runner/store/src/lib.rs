@@ -17,6 +17,7 @@ mod place;
 mod postgres;
 mod process;
 mod records;
+mod rows;
 mod sqlite;
 
 use std::{

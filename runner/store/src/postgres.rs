@@ -11,9 +11,10 @@ use std::{
 };
 
 use runner_contract::Digest;
+use serde::de::DeserializeOwned;
 use sqlx::{
     AssertSqlSafe, PgConnection, PgPool, Row,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 
 mod cache;
@@ -21,10 +22,12 @@ mod collect;
 mod connect;
 mod leases;
 mod parts;
-mod rows;
 mod runs;
 
-use crate::{Artifacts, StoreError};
+use crate::{
+    Artifacts, StoreError, Time,
+    rows::{self, Columns},
+};
 
 /// How long the first connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -138,6 +141,22 @@ async fn admit(
         Some((true, true)) => Ok(()),
         Some((true, false)) => artifacts.verify(refers).await,
         _ => Err(StoreError::GivenUp(run.to_owned())),
+    }
+}
+
+impl Columns for PgRow {
+    rows::plain_columns!();
+
+    fn time(&self, column: &'static str) -> Result<Option<Time>, StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<Option<T>, StoreError> {
+        let value: Option<serde_json::Value> = self.try_get(column)?;
+        let read = |value: serde_json::Value| {
+            T::deserialize(&value).map_err(|_| StoreError::Value { what: column, value: value.to_string() })
+        };
+        value.map(read).transpose()
     }
 }
 

@@ -4,20 +4,24 @@ use std::{path::Path, time::Duration};
 
 use chrono::SecondsFormat;
 use runner_contract::Digest;
+use serde::de::DeserializeOwned;
 use sqlx::{
-    Connection as _, SqliteConnection, SqlitePool,
+    Connection as _, Row as _, SqliteConnection, SqlitePool,
     migrate::MigrateError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
 mod cache;
 mod collect;
 mod leases;
 mod parts;
-mod rows;
 mod runs;
 
-use crate::{Artifacts, StoreError, Time, migrations, records::now};
+use crate::{
+    Artifacts, StoreError, Time, migrations,
+    records::now,
+    rows::{self, Columns},
+};
 
 /// Rows in one statement; times columns below SQLite's limit of 32,766 values.
 const ROWS: usize = 1_000;
@@ -105,6 +109,24 @@ async fn admit(
         Some((true, ..)) => artifacts.verify(refers).await,
         _ => Err(StoreError::GivenUp(run.to_owned())),
     }
+}
+
+impl Columns for SqliteRow {
+    rows::plain_columns!();
+
+    fn time(&self, column: &'static str) -> Result<Option<Time>, StoreError> {
+        let wrong = |value: String| StoreError::Value { what: column, value };
+        self.text(column)?.map(|text| time(&text).ok_or_else(|| wrong(text))).transpose()
+    }
+
+    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<Option<T>, StoreError> {
+        let wrong = |value: String| StoreError::Value { what: column, value };
+        self.text(column)?.map(|text| serde_json::from_str(&text).map_err(|_| wrong(text))).transpose()
+    }
+}
+
+fn time(text: &str) -> Option<Time> {
+    Some(chrono::DateTime::parse_from_rfc3339(text).ok()?.to_utc())
 }
 
 fn stamp(time: Time) -> String {

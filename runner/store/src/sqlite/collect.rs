@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use runner_contract::Digest;
 use sqlx::SqliteConnection;
 
-use super::{Sqlite, json, now, rows, stamp};
+use super::{Sqlite, json, now, rows, stamp, time};
 use crate::{Artifacts, StoreError, Time, collect::References};
 
 impl Sqlite {
@@ -44,7 +44,7 @@ impl Sqlite {
             old_runs,
             fixed: fixed.iter().map(|row| rows::digest(row, "digest")).collect::<Result<_, _>>()?,
             entries: entries.iter().map(rows::held).collect::<Result<_, _>>()?,
-            oldest_live: oldest.as_deref().and_then(rows::time),
+            oldest_live: oldest.as_deref().and_then(time),
             now: now(),
         })
     }

@@ -17,7 +17,8 @@ impl Sqlite {
         let keys = json(&claims.iter().flat_map(|claim| &claim.keys).collect::<Vec<_>>());
         let mut transaction = self.write().await?;
         let found = sqlx::query(
-            "SELECT k.value AS asked, a.*, l.run AS holder, r.process, r.beat FROM json_each($1) AS k
+            "SELECT k.value AS asked, a.*, l.run AS holder, r.process, r.beat, coalesce(r.beat < $3, 1) AS silent
+             FROM json_each($1) AS k
              LEFT JOIN artifacts AS a ON a.key = k.value
              LEFT JOIN leases AS l ON l.key = k.value AND l.run <> $2
              LEFT JOIN runs AS r ON r.id = l.run
@@ -25,6 +26,7 @@ impl Sqlite {
         )
         .bind(&keys)
         .bind(run)
+        .bind(stamp(now() - SILENCE))
         .fetch_all(&mut *transaction)
         .await?;
         let (mut made, mut held, mut dead) = (HashMap::new(), HashMap::new(), HashMap::new());
@@ -33,7 +35,7 @@ impl Sqlite {
             if row.try_get::<Option<&str>, _>("digest")?.is_some() {
                 made.insert(key, rows::entry(row)?);
             } else {
-                let holder = rows::running(row, now() - SILENCE)?;
+                let holder = rows::running(row)?;
                 if holder.is_dead() {
                     dead.insert(holder.id.clone(), holder);
                 } else {

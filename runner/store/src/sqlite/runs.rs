@@ -106,10 +106,13 @@ impl Sqlite {
 
     /// The runs that nobody has ended.
     pub(crate) async fn running(&self) -> Result<Vec<Running>, StoreError> {
-        let rows = sqlx::query("SELECT id AS holder, process, beat FROM runs WHERE status = 'running'")
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(|row| rows::running(row, now() - SILENCE)).collect()
+        let rows = sqlx::query(
+            "SELECT id AS holder, process, beat, coalesce(beat < $1, 1) AS silent FROM runs WHERE status = 'running'",
+        )
+        .bind(stamp(now() - SILENCE))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(rows::running).collect()
     }
 
     /// What the run is asked to do. With `beat`, it says that it is alive.
