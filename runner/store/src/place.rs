@@ -38,30 +38,24 @@ impl Place {
 pub fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     // A password may hold `@`, `/` or `?` where somebody forgot to encode it: the host comes after the last `@`.
-    let (user, rest) = match rest.rsplit_once('@') {
-        Some((user, rest)) => match user.split_once(':') {
-            Some((user, _)) => (format!("{user}:***@"), rest),
-            None => (format!("{user}@"), rest),
-        },
-        None => (String::new(), rest),
+    let shown = match rest.rsplit_once('@').map(|(user, rest)| (user.split_once(':'), rest)) {
+        Some((Some((user, _)), rest)) => format!("{user}:***@{rest}"),
+        _ => rest.to_owned(),
     };
-    let rest = match rest.split_once('?') {
-        Some((path, query)) => {
-            let shown = query.split('&').map(|pair| match pair.split_once('=') {
-                Some((name, _)) if is_secret(name) => format!("{name}=***"),
-                _ => pair.to_owned(),
-            });
-            format!("{path}?{}", shown.collect::<Vec<_>>().join("&"))
+    let pairs = shown.split_inclusive(['?', '&']).map(|piece| match piece.split_once('=') {
+        Some((name, value)) if is_secret(name) => {
+            let end = value.rfind(['?', '&']).map_or("", |at| &value[at..]);
+            format!("{name}=***{end}")
         }
-        None => rest.to_owned(),
-    };
-    format!("{scheme}://{user}{rest}")
+        _ => piece.to_owned(),
+    });
+    format!("{scheme}://{}", pairs.collect::<String>())
 }
 
 /// Whether a setting of this name is not for everybody's eyes.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["password", "secret", "token", "key"].iter().any(|word| name.contains(word))
+    ["passw", "secret", "token", "signature", "key"].iter().any(|word| name.contains(word))
 }
 
 impl fmt::Display for ArtifactsPlace {
@@ -126,6 +120,8 @@ mod tests {
             ("postgres://ann:@host/db", "postgres://ann:***@host/db"),
             ("postgres://ann:a/b?c@host/db", "postgres://ann:***@host/db"),
             ("postgres:///db?host=/tmp&password=x&user=ann", "postgres:///db?host=/tmp&password=***&user=ann"),
+            ("postgres:///db?user=a@b&password=x", "postgres:///db?user=a@b&password=***"),
+            ("postgres://host:5432/db?user=a@b&password=x", "postgres://host:***@b&password=***"),
             ("s3://bucket/prefix", "s3://bucket/prefix"),
             ("folder/with:colon@at", "folder/with:colon@at"),
         ] {
