@@ -89,7 +89,7 @@ impl Filter {
 
 /// Whose arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arithmetic {
+pub(crate) enum Arithmetic {
     /// Pillow: weights of 22 bits.
     Pillow,
     /// torchvision on `uint8` tensors: weights of as many bits as keep the largest below 2¹⁵.

@@ -4,7 +4,7 @@
 
 use flate2::Crc;
 use runner_contract::ImageRef;
-use runner_data::{Arithmetic, Preprocess};
+use runner_data::{Preprocess, PreprocessCfg, Reference, ResizeMode, RgbConversion};
 use serde_json::{Value, json};
 
 /// The picture that the script makes: `[height, width, channels]`.
@@ -94,7 +94,7 @@ fn a_config_is_read_in_all_its_spellings_and_written_back() {
     );
     assert_eq!(
         read(json!({"image_processor_type": "CLIPImageProcessorFast"})),
-        Preprocess::clip(224).with_arithmetic(Arithmetic::Torchvision)
+        Preprocess::clip(224).with_reference(Reference::TransformersTorchvision)
     );
     for config in [
         json!({"size": {"height": 20, "width": 30}, "do_center_crop": false, "do_normalize": false, "resample": 1}),
@@ -104,6 +104,48 @@ fn a_config_is_read_in_all_its_spellings_and_written_back() {
         let preprocess = read(config);
         assert_eq!(Preprocess::from_config(&preprocess.to_json()).unwrap(), preprocess);
     }
+}
+
+#[test]
+fn every_preprocessing_is_written_and_read_back() {
+    let cfg = |text: Value| PreprocessCfg::from_json(&text, "open_clip_config.json").unwrap();
+    for preprocess in [
+        Preprocess::openai(336),
+        Preprocess::torchvision_classifier(),
+        Preprocess::efficientnet_lite(224),
+        Preprocess::open_clip(&PreprocessCfg::default()),
+        Preprocess::open_clip(&cfg(
+            json!({"size": [384, 384], "resize_mode": "squash", "mean": 0.5, "std": [0.5, 0.5, 0.5]}),
+        )),
+        Preprocess::open_clip(&cfg(
+            json!({"size": 64, "resize_mode": "longest", "fill_color": 127, "interpolation": "bilinear"}),
+        )),
+        Preprocess::open_clip(&cfg(json!({"size": [30, 40], "mode": "RGB"}))),
+        Preprocess::clip(28).with_rgb_conversion(RgbConversion::First),
+    ] {
+        assert_eq!(Preprocess::from_config(&preprocess.to_json()).unwrap(), preprocess);
+    }
+    assert_eq!(Preprocess::open_clip(&PreprocessCfg::default()), Preprocess::openai(224));
+    assert_eq!(cfg(json!({"resize_mode": "squash"})).resize_mode, ResizeMode::Squash);
+    let error = PreprocessCfg::from_json(&json!({"interpolation": "cubic"}), "open_clip_config.json").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "open_clip_config.json, preprocess_cfg: `interpolation` is \"cubic\", expected \"bicubic\" or \"bilinear\""
+    );
+}
+
+#[test]
+fn processors_have_their_own_defaults() {
+    let read = |config: Value| Preprocess::from_config(&config.to_string());
+    let siglip =
+        read(json!({"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384}})).unwrap();
+    assert_eq!(siglip.size(), (384, 384));
+    assert_eq!(siglip.rgb_conversion(), RgbConversion::OnWhite);
+    let convnext =
+        read(json!({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}})).unwrap();
+    assert_eq!(convnext.size(), (224, 224));
+    let error = read(json!({"image_processor_type": "Siglip2ImageProcessor"})).unwrap_err().to_string();
+    assert!(error.contains("`image_processor_type` is \"Siglip2ImageProcessor\", expected CLIP"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,356 @@
+//! What stands between a picture and a model's image tower: conversion to RGB, resize, centre crop, rescale, normalise.
+//!
+//! Follows what made a checkpoint's published figures, which is one of three pieces of code ([`Reference`]), each with its own
+//! rounding, and which convert to RGB at different moments ([`RgbConversion`]). `transformers` has each processor twice: over
+//! Pillow (the only one before version 4.49, now `CLIPImageProcessorPil`) and over torchvision (`CLIPImageProcessorFast`, which
+//! version 5 picks where torchvision is installed); their values differ by a step of 8 bits here and there. A config does not
+//! say which one it means, so Pillow's is the default; `"backend": "torchvision"` in the config, or the type
+//! `CLIPImageProcessorFast`, selects the other.
+
+mod config;
+mod open_clip;
+
+use std::path::Path;
+
+use runner_contract::ImageRef;
+
+pub use open_clip::{PreprocessCfg, ResizeMode};
+
+use crate::{
+    DataError, Limits, decode,
+    error::read_text,
+    resize::{Arithmetic, Filter, Raster, Window, resize},
+};
+
+/// OpenAI CLIP's channel means, of values in 0..1.
+pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// OpenAI CLIP's channel standard deviations, of values in 0..1.
+#[expect(clippy::excessive_precision, reason = "the digits that every config writes")]
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
+/// Channel means and standard deviations of torchvision's ImageNet classifiers.
+const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+
+/// To which size pictures are resized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// The short side; the long one follows, rounded down.
+    ShortestEdge(usize),
+    /// Both sides, whatever the picture's shape.
+    Exact {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// As small as covers these, keeping the shape; sides are rounded, halves to even.
+    Cover {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// As large as fits in these, keeping the shape; sides are rounded, halves to even.
+    Contain {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+}
+
+impl Size {
+    /// The size of a picture of `height` × `width` after the resize.
+    fn of(self, height: usize, width: usize) -> (usize, usize) {
+        let scaled = |to: (usize, usize), choose: fn(f64, f64) -> f64| {
+            let ratio = choose(height as f64 / to.0 as f64, width as f64 / to.1 as f64);
+            let side = |side: usize| (side as f64 / ratio).round_ties_even() as usize;
+            (side(height), side(width))
+        };
+        match self {
+            Self::Exact { height, width } => (height, width),
+            // Python divides integers to the nearest double, as this does below 2⁵³.
+            Self::ShortestEdge(edge) if width <= height => (((edge * height) as f64 / width as f64) as usize, edge),
+            Self::ShortestEdge(edge) => (edge, ((edge * width) as f64 / height as f64) as usize),
+            Self::Cover { height, width } => scaled((height, width), f64::min),
+            Self::Contain { height, width } => scaled((height, width), f64::max),
+        }
+    }
+}
+
+/// Whose code is followed, with its weights, roundings and borders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// `transformers`' image processors over Pillow (`CLIPImageProcessorPil`).
+    TransformersPil,
+    /// `transformers`' image processors over torchvision, on `uint8` tensors (`CLIPImageProcessorFast`).
+    TransformersTorchvision,
+    /// `torchvision.transforms` on Pillow images: OpenAI's CLIP, open_clip, torchvision's and timm's classifiers.
+    TorchvisionPil,
+}
+
+impl Reference {
+    fn arithmetic(self) -> Arithmetic {
+        match self {
+            Self::TransformersPil | Self::TorchvisionPil => Arithmetic::Pillow,
+            Self::TransformersTorchvision => Arithmetic::Torchvision,
+        }
+    }
+}
+
+/// When pictures become RGB, and what becomes of their transparency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RgbConversion {
+    /// At once, as `Image.convert("RGB")` does: alpha is dropped. Loaders of classification datasets do this.
+    First,
+    /// At once, on a white ground, as `transformers` 5 does for `do_convert_rgb`.
+    OnWhite,
+    /// After resize and crop, as OpenAI's and open_clip's transforms do: palettes are resized by nearest, alpha weighs colours.
+    Last,
+}
+
+/// Makes a model's input of a picture. Cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocess {
+    reference: Reference,
+    rgb: RgbConversion,
+    resize: Option<Size>,
+    filter: Filter,
+    /// Rows and columns of the centre crop.
+    crop: Option<(usize, usize)>,
+    /// What surrounds a picture that is smaller than the crop.
+    fill: u8,
+    rescale: Option<f64>,
+    normalize: Option<([f32; 3], [f32; 3])>,
+    limits: Limits,
+}
+
+impl Preprocess {
+    /// `transformers`' `CLIPImageProcessor` over Pillow, for pictures of `size` × `size`.
+    pub fn clip(size: usize) -> Self {
+        Self {
+            reference: Reference::TransformersPil,
+            rgb: RgbConversion::OnWhite,
+            resize: Some(Size::ShortestEdge(size)),
+            filter: Filter::Bicubic,
+            crop: Some((size, size)),
+            fill: 0,
+            rescale: Some(1.0 / 255.0),
+            normalize: Some((CLIP_MEAN, CLIP_STD)),
+            limits: Limits::default(),
+        }
+    }
+
+    /// OpenAI's `clip.load`: what belongs to its archives.
+    pub fn openai(size: usize) -> Self {
+        Self { reference: Reference::TorchvisionPil, rgb: RgbConversion::Last, ..Self::clip(size) }
+    }
+
+    /// open_clip's `image_transform_v2` outside training.
+    pub fn open_clip(cfg: &PreprocessCfg) -> Self {
+        let (height, width) = cfg.size;
+        let resize = match cfg.resize_mode {
+            ResizeMode::Shortest if height == width => Size::ShortestEdge(height),
+            ResizeMode::Shortest => Size::Cover { height, width },
+            ResizeMode::Longest => Size::Contain { height, width },
+            ResizeMode::Squash => Size::Exact { height, width },
+        };
+        Self {
+            resize: Some(resize),
+            // Where sides differ and the short one counts, open_clip forgets the interpolation.
+            filter: if matches!(resize, Size::Cover { .. }) { Filter::Bicubic } else { cfg.interpolation },
+            crop: (cfg.resize_mode != ResizeMode::Squash).then_some(cfg.size),
+            fill: if cfg.resize_mode == ResizeMode::Longest { cfg.fill_color } else { 0 },
+            normalize: Some((cfg.mean, cfg.std)),
+            ..Self::openai(height)
+        }
+    }
+
+    /// torchvision's `ImageClassification(crop_size=224)`, on pictures that its folder datasets made RGB: short side 256,
+    /// bilinear, crop 224.
+    pub fn torchvision_classifier() -> Self {
+        Self {
+            rgb: RgbConversion::First,
+            resize: Some(Size::ShortestEdge(256)),
+            filter: Filter::Bilinear,
+            normalize: Some(IMAGENET),
+            ..Self::openai(224)
+        }
+    }
+
+    /// EfficientNet-Lite's: bicubic, crop `size` (224 for Lite0) of a short side of `size + 32`, (x − 127) / 128.
+    pub fn efficientnet_lite(size: usize) -> Self {
+        Self {
+            rgb: RgbConversion::First,
+            resize: Some(Size::ShortestEdge(size + 32)),
+            normalize: Some(([127.0 / 255.0; 3], [128.0 / 255.0; 3])),
+            ..Self::openai(size)
+        }
+    }
+
+    /// Reads `preprocessor_config.json` of a checkpoint folder, else `processor_config.json`; OpenAI CLIP's for 224 pixels
+    /// where there is neither.
+    pub fn from_folder(folder: &Path) -> Result<Self, DataError> {
+        let files = ["preprocessor_config.json", "processor_config.json"].map(|name| folder.join(name));
+        let Some(file) = files.iter().find(|file| file.is_file()) else { return Ok(Self::clip(224)) };
+        Self::from_config(&read_text(file)?).map_err(|error| match error {
+            DataError::Format { place, message, .. } => {
+                DataError::Format { file: file.display().to_string(), place, message }
+            }
+            other => other,
+        })
+    }
+
+    /// Rows and columns of what comes out.
+    pub fn size(&self) -> (usize, usize) {
+        match (self.crop, self.resize) {
+            (Some(size), _) => size,
+            (None, Some(Size::ShortestEdge(edge))) => (edge, edge),
+            (
+                None,
+                Some(Size::Exact { height, width } | Size::Cover { height, width } | Size::Contain { height, width }),
+            ) => (height, width),
+            (None, None) => (0, 0),
+        }
+    }
+
+    /// Whose code is followed.
+    pub fn reference(&self) -> Reference {
+        self.reference
+    }
+
+    /// When pictures become RGB.
+    pub fn rgb_conversion(&self) -> RgbConversion {
+        self.rgb
+    }
+
+    /// The same with another conversion to RGB.
+    #[must_use]
+    pub fn with_rgb_conversion(mut self, rgb: RgbConversion) -> Self {
+        self.rgb = rgb;
+        self
+    }
+
+    /// The same following other code.
+    #[must_use]
+    pub fn with_reference(mut self, reference: Reference) -> Self {
+        self.reference = reference;
+        self
+    }
+
+    /// The same with other limits on the size of pictures.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The model's input for one picture: `[3, height, width]`.
+    pub fn apply(&self, image: ImageRef<'_>) -> Result<Vec<f32>, DataError> {
+        let (height, width) = self.size();
+        let mut out = vec![0.0; 3 * height * width];
+        self.apply_into(image, &mut out)?;
+        Ok(out)
+    }
+
+    /// [`Preprocess::apply`] into a slice of `3 · height · width`.
+    pub fn apply_into(&self, image: ImageRef<'_>, out: &mut [f32]) -> Result<(), DataError> {
+        let decoded;
+        let (image, path) = match image {
+            ImageRef::Pixels { height, width, channels, data } => (Raster { height, width, channels, data }, "pixels"),
+            ImageRef::Encoded { bytes, path } => {
+                decoded = decode(bytes, path, &self.limits)?;
+                let (height, width, channels) = (decoded.height, decoded.width, decoded.channels);
+                (Raster { height, width, channels, data: &decoded.data }, path)
+            }
+        };
+        let Raster { height, width, channels, data } = image;
+        if !matches!(channels, 1 | 3) || data.is_empty() || data.len() != height * width * channels {
+            let message = format!("{} bytes are not {height}x{width} pixels of 1 or 3 channels", data.len());
+            return Err(DataError::image(path, message));
+        }
+        let resized = self.resize.map_or((height, width), |size| size.of(height, width));
+        self.check(path, (height, width), resized)?;
+        let (target_height, target_width) = self.crop.unwrap_or(resized);
+        if (target_height, target_width) != self.size() || out.len() != 3 * target_height * target_width {
+            let (h, w) = self.size();
+            let message = format!(
+                "it becomes {target_height}x{target_width} pixels, the model takes {h}x{w}: the config has no centre crop"
+            );
+            return Err(DataError::image(path, message));
+        }
+        let (top, above, rows) = self.place(resized.0, target_height);
+        let (left, before, columns) = self.place(resized.1, target_width);
+        let window = Window { top, left, height: rows, width: columns };
+        let pixels = resize(image, resized, window, self.filter, self.reference.arithmetic());
+        let values = self.values();
+        if (rows, columns) != (target_height, target_width) {
+            for (plane, values) in out.chunks_exact_mut(target_height * target_width).zip(&values) {
+                plane.fill(values[usize::from(self.fill)]);
+            }
+        }
+        for (channel, (plane, values)) in out.chunks_exact_mut(target_height * target_width).zip(&values).enumerate() {
+            let offset = channel.min(channels - 1);
+            let lines = plane.chunks_exact_mut(target_width).skip(above);
+            for (line, row) in lines.zip(pixels.chunks_exact(columns * channels)) {
+                for (value, pixel) in line[before..before + columns].iter_mut().zip(row.chunks_exact(channels)) {
+                    *value = values[usize::from(pixel[offset])];
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A picture thousands of times longer than wide would fill the memory on its way to a small square.
+    fn check(&self, path: &str, from: (usize, usize), to: (usize, usize)) -> Result<(), DataError> {
+        let pixels = to.0 as u64 * to.1 as u64;
+        if pixels > self.limits.pixels || to.0 == 0 || to.1 == 0 {
+            let message = format!("{}x{} pixels would be resized to {}x{}", from.1, from.0, to.1, to.0);
+            return Err(DataError::image(path, message));
+        }
+        Ok(())
+    }
+
+    /// Where the crop starts in the picture, where the picture starts in the crop, and how much of it is there.
+    fn place(&self, size: usize, target: usize) -> (usize, usize, usize) {
+        match size.checked_sub(target) {
+            Some(more) => {
+                let before = match self.reference {
+                    // Half, and halves to even.
+                    Reference::TorchvisionPil => more / 2 + usize::from(more % 4 == 3),
+                    Reference::TransformersPil | Reference::TransformersTorchvision => more / 2,
+                };
+                (before, 0, target)
+            }
+            None => {
+                let missing = target - size;
+                let before = match self.reference {
+                    Reference::TransformersPil => missing.div_ceil(2),
+                    Reference::TransformersTorchvision | Reference::TorchvisionPil => missing / 2,
+                };
+                (0, before, size)
+            }
+        }
+    }
+
+    /// The value of every byte, by channel.
+    fn values(&self) -> [[f32; 256]; 3] {
+        let mut values = [[0.0; 256]; 3];
+        for (channel, values) in values.iter_mut().enumerate() {
+            for (byte, value) in (0u8..=255).zip(values.iter_mut()) {
+                *value = match (self.reference, self.rescale, self.normalize) {
+                    (Reference::TransformersTorchvision, Some(scale), Some((mean, std))) => {
+                        let whole = (1.0 / scale) as f32;
+                        (f32::from(byte) - mean[channel] * whole) / (std[channel] * whole)
+                    }
+                    (Reference::TransformersTorchvision, Some(scale), None) => f32::from(byte) * scale as f32,
+                    (_, scale, normalize) => {
+                        let value = scale.map_or(f32::from(byte), |scale| (f64::from(byte) * scale) as f32);
+                        normalize.map_or(value, |(mean, std)| (value - mean[channel]) / std[channel])
+                    }
+                };
+            }
+        }
+        values
+    }
+}
