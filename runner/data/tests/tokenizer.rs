@@ -56,6 +56,16 @@ fn vocab_and_merges_make_the_same_tokenizer_as_tokenizer_json() {
 }
 
 #[test]
+fn clips_own_tokenizer_is_inside_the_program() {
+    let tokenizer = ClipTokenizer::openai().unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.context(), tokenizer.pad()), (49_408, 77, 0));
+    assert_eq!(tokenizer.encode("a diagram").unwrap(), [49406, 320, 22697, 49407]);
+    assert_eq!(tokenizer.encode("  A  CAT &amp;amp; a dog").unwrap(), [49406, 320, 2368, 261, 320, 1929, 49407]);
+    let again = ClipTokenizer::from_json(&tokenizer.to_json().unwrap(), Some(&tokenizer.config_json())).unwrap();
+    assert_eq!((again.cleaning(), again.pad()), (Cleaning::OpenAi, 0));
+}
+
+#[test]
 fn text_that_is_too_long_keeps_the_end_token_and_short_text_is_padded_with_it() {
     let tokenizer = ClipTokenizer::from_folder(&folder()).unwrap().with_context(10);
     let long = tokenizer.encode(&"photo ".repeat(200)).unwrap();

@@ -25,6 +25,9 @@ use crate::{
 /// CLIP's context length, where a checkpoint names none.
 pub const CLIP_CONTEXT: usize = 77;
 
+/// The merges of CLIP's vocabulary, as OpenAI publishes them.
+static OPENAI: &[u8] = include_bytes!("../../embedded/bpe_simple_vocab_16e6.txt.gz");
+
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
@@ -72,6 +75,11 @@ impl ClipTokenizer {
         Self::build(tokenizer, config, "tokenizer.json")
     }
 
+    /// CLIP's own tokenizer, `SimpleTokenizer` of OpenAI's code, with its clean-up: 49,408 tokens, which are inside the program.
+    pub fn openai() -> Result<Self, DataError> {
+        Self::from_openai(OPENAI)
+    }
+
     /// OpenAI's merges file (`bpe_simple_vocab_16e6.txt.gz`, or unpacked), with OpenAI's clean-up.
     pub fn from_openai(file: &[u8]) -> Result<Self, DataError> {
         let name = "bpe_simple_vocab_16e6.txt.gz";
@@ -106,7 +114,11 @@ impl ClipTokenizer {
         let context =
             config.get("model_max_length").and_then(Value::as_f64).filter(|length| (2.0..1e6).contains(length));
         let context = context.map_or(CLIP_CONTEXT, |length| length as usize);
-        Ok(Self { inner: Arc::new(inner), cleaning: Cleaning::None, context, start, end, pad })
+        let cleaning = match config.get("clean_up").and_then(Value::as_str) {
+            Some("openai") => Cleaning::OpenAi,
+            _ => Cleaning::None,
+        };
+        Ok(Self { inner: Arc::new(inner), cleaning, context, start, end, pad })
     }
 
     /// The same tokenizer for another context length (at least 2: start and end).
@@ -186,23 +198,26 @@ impl ClipTokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// The text of a `tokenizer.json` that gives this tokenizer back, clean-up and context length aside.
+    /// The text of a `tokenizer.json` that, with [`ClipTokenizer::config_json`], gives this tokenizer back.
     pub fn to_json(&self) -> Result<String, DataError> {
         self.inner.to_string(false).map_err(|error| DataError::Invalid(format!("cannot write the tokenizer: {error}")))
     }
 
-    /// The text of the `tokenizer_config.json` beside it: context length and special tokens.
+    /// The text of the `tokenizer_config.json` beside it: context length, special tokens, and the clean-up as `clean_up`.
     pub fn config_json(&self) -> String {
         let token = |id| self.inner.id_to_token(id);
-        serde_json::json!({
+        let mut config = serde_json::json!({
             "tokenizer_class": "CLIPTokenizer",
             "model_max_length": self.context,
             "bos_token": token(self.start),
             "eos_token": token(self.end),
             "pad_token": token(self.pad),
             "unk_token": token(self.end),
-        })
-        .to_string()
+        });
+        if self.cleaning == Cleaning::OpenAi {
+            config["clean_up"] = "openai".into();
+        }
+        config.to_string()
     }
 }
 
