@@ -115,12 +115,14 @@ pub enum Input {
 pub struct ModelInfo {
     /// Digest of the weights; of the training stage's derived key when a stage will make it.
     pub identity: Digest,
-    /// The architecture family: `clip`.
+    /// The architecture family: `clip`, `torchvision_resnet`.
     pub family: String,
     /// What it can encode.
     pub encodes: Vec<Modality>,
     /// Components of an embedding, where it makes any.
     pub dim: Option<usize>,
+    /// How many classes of its own it has, where it is a classifier.
+    pub classes: Option<usize>,
 }
 
 /// A kind of input that a model encodes.

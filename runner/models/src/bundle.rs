@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use runner_data::{ClipTokenizer, Preprocess};
 
 use crate::{
-    Clip, ClipConfig, ModelError,
+    Classifier, Clip, Loaded, ModelConfig, ModelError,
     safetensors::{Dtype, Reader, Tensor, write},
     weights::Weights,
 };
@@ -24,17 +24,30 @@ pub(crate) fn part<'a>(reader: &'a Reader, name: &str) -> Result<(String, &'a st
     Ok((format!("{}, {name}", reader.name()), text))
 }
 
-pub(crate) fn load(reader: Reader) -> Result<Clip, ModelError> {
-    let (file, text) = part(&reader, "config.json")?;
-    let config = ClipConfig::parse(&file, text)?;
+/// The configuration in a bundle.
+pub(crate) fn config(reader: &Reader) -> Result<ModelConfig, ModelError> {
+    let (file, text) = part(reader, "config.json")?;
+    ModelConfig::parse(&file, text)
+}
+
+pub(crate) fn load(reader: Reader) -> Result<Loaded, ModelError> {
+    let config = config(&reader)?;
+    let (file, text) = part(&reader, "preprocessor_config.json")?;
+    let preprocess = Preprocess::from_config(text).map_err(|error| ModelError::file(file, error.to_string()))?;
+    let config = match config {
+        ModelConfig::Clip(config) => config,
+        ModelConfig::Classifier(config) => {
+            let weights = Weights::single(reader);
+            let values = &mut |name: &str, shape: &[usize]| weights.tensor(name, shape);
+            return Classifier::new(config, values, preprocess).map(Loaded::Classifier);
+        }
+    };
     let (file, text) = part(&reader, "tokenizer.json")?;
     let settings = reader.metadata().get("tokenizer_config.json").map(String::as_str);
     let tokenizer =
         ClipTokenizer::from_json(text, settings).map_err(|error| ModelError::file(file, error.to_string()))?;
-    let (file, text) = part(&reader, "preprocessor_config.json")?;
-    let preprocess = Preprocess::from_config(text).map_err(|error| ModelError::file(file, error.to_string()))?;
     let weights = Weights::single(reader);
-    Clip::new(config, &mut |name, shape| weights.tensor(name, shape), tokenizer, preprocess)
+    Clip::new(config, &mut |name, shape| weights.tensor(name, shape), tokenizer, preprocess).map(Loaded::Clip)
 }
 
 /// The texts that go with a model's weights.

@@ -9,11 +9,11 @@ use std::{
     time::SystemTime,
 };
 
-use runner_contract::{Digest, KeyHasher, Modality, Model, ModelInfo, ModelSource};
+use runner_contract::{Digest, KeyHasher, Model, ModelInfo, ModelSource};
 use runner_data::{ClipTokenizer, Preprocess};
 
 use crate::{
-    Clip, ClipConfig, ModelError, bundle,
+    Classifier, Clip, Loaded, ModelConfig, ModelError, bundle,
     safetensors::Reader,
     weights::{self, Weights},
 };
@@ -41,7 +41,7 @@ pub struct Hub {
     root: PathBuf,
     /// What folders and files were when they were last looked at.
     known: Mutex<HashMap<PathBuf, (Stamp, ModelInfo)>>,
-    loaded: Mutex<HashMap<Digest, Arc<Clip>>>,
+    loaded: Mutex<HashMap<Digest, Arc<Loaded>>>,
 }
 
 /// Path, size and modification time of files: while these stay, so does the content.
@@ -71,7 +71,7 @@ impl Hub {
         let place = self.place(reference)?;
         let (path, files) = match &place {
             Place::Builtin(name, bytes) => {
-                return Ok(describe(&bundle_config(&builtin(name, bytes)?)?, Digest::of(bytes)));
+                return Ok(bundle::config(&builtin(name, bytes)?)?.describe(Digest::of(bytes)));
             }
             Place::Bundle(path) => (path, vec![path.clone()]),
             Place::Folder(path) => (path, folder_files(path)?),
@@ -81,20 +81,20 @@ impl Hub {
             return Ok(info.clone());
         }
         let info = if matches!(place, Place::Folder(_)) {
-            describe(&folder_config(path)?, folder_identity(path, &files)?)
+            folder_config(path)?.describe(folder_identity(path, &files)?)
         } else {
-            describe(&bundle_config(&Reader::open(path)?)?, hash_file(path)?)
+            bundle::config(&Reader::open(path)?)?.describe(hash_file(path)?)
         };
         lock(&self.known).insert(path.clone(), (stamp, info.clone()));
         Ok(info)
     }
 
     /// Loads a model, or gives the one already loaded of that identity.
-    pub fn load(&self, model: &Model) -> Result<Arc<Clip>, ModelError> {
-        if let Some(clip) = lock(&self.loaded).get(&model.identity) {
-            return Ok(clip.clone());
+    pub fn load(&self, model: &Model) -> Result<Arc<Loaded>, ModelError> {
+        if let Some(loaded) = lock(&self.loaded).get(&model.identity) {
+            return Ok(loaded.clone());
         }
-        let clip = match &model.source {
+        let loaded = match &model.source {
             ModelSource::File(path) => bundle::load(Reader::open(path)?)?,
             ModelSource::Reference(reference) => {
                 let changed = || ModelError::Changed { reference: reference.clone() };
@@ -108,13 +108,13 @@ impl Hub {
                 }
             }
         };
-        let clip = Arc::new(clip);
-        lock(&self.loaded).insert(model.identity, clip.clone());
-        Ok(clip)
+        let loaded = Arc::new(loaded);
+        lock(&self.loaded).insert(model.identity, loaded.clone());
+        Ok(loaded)
     }
 
     /// Loads the model that a reference names.
-    pub fn open(&self, reference: &str) -> Result<Arc<Clip>, ModelError> {
+    pub fn open(&self, reference: &str) -> Result<Arc<Loaded>, ModelError> {
         let identity = self.info(reference)?.identity;
         self.load(&Model { identity, source: ModelSource::Reference(reference.to_owned()) })
     }
@@ -171,24 +171,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn describe(config: &ClipConfig, identity: Digest) -> ModelInfo {
-    let encodes = vec![Modality::Image, Modality::Text];
-    ModelInfo { identity, family: "clip".to_owned(), encodes, dim: Some(config.dim) }
-}
-
 pub(crate) fn builtin(name: &str, bytes: &'static [u8]) -> Result<Reader, ModelError> {
     Reader::from_bytes(&format!("builtin:{name}"), bytes)
 }
 
-fn bundle_config(reader: &Reader) -> Result<ClipConfig, ModelError> {
-    let (file, text) = bundle::part(reader, "config.json")?;
-    ClipConfig::parse(&file, text)
-}
-
-fn folder_config(folder: &Path) -> Result<ClipConfig, ModelError> {
+fn folder_config(folder: &Path) -> Result<ModelConfig, ModelError> {
     let path = folder.join("config.json");
     let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-    ClipConfig::parse(&path.display().to_string(), &text)
+    ModelConfig::parse(&path.display().to_string(), &text)
 }
 
 /// The files of a folder that decide what the model computes, in a fixed order.
@@ -228,16 +218,21 @@ fn hash_file(path: &Path) -> Result<Digest, ModelError> {
     }
 }
 
-fn load_folder(folder: &Path) -> Result<Clip, ModelError> {
+fn load_folder(folder: &Path) -> Result<Loaded, ModelError> {
+    let of_data = |error: runner_data::DataError| ModelError::file(folder.display().to_string(), error.to_string());
     let config = folder_config(folder)?;
-    let tokenizer = ClipTokenizer::from_folder(folder)
-        .map_err(|error| ModelError::file(folder.display().to_string(), error.to_string()))?;
     if !["preprocessor_config.json", "processor_config.json"].iter().any(|name| folder.join(name).is_file()) {
         let problem = "neither preprocessor_config.json nor processor_config.json, so how to preprocess is unknown";
         return Err(ModelError::file(folder.display().to_string(), problem));
     }
-    let preprocess = Preprocess::from_folder(folder)
-        .map_err(|error| ModelError::file(folder.display().to_string(), error.to_string()))?;
+    let preprocess = Preprocess::from_folder(folder).map_err(of_data)?;
     let weights = Weights::open(folder)?;
-    Clip::new(config, &mut |name, shape| weights.tensor(name, shape), tokenizer, preprocess)
+    let values = &mut |name: &str, shape: &[usize]| weights.tensor(name, shape);
+    match config {
+        ModelConfig::Clip(config) => {
+            let tokenizer = ClipTokenizer::from_folder(folder).map_err(of_data)?;
+            Clip::new(config, values, tokenizer, preprocess).map(Loaded::Clip)
+        }
+        ModelConfig::Classifier(config) => Classifier::new(config, values, preprocess).map(Loaded::Classifier),
+    }
 }

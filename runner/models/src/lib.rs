@@ -1,19 +1,32 @@
 //! Models written once over a backend, and their checkpoints.
 //!
-//! [`Hub`] finds a model by reference and loads it; [`Clip`] encodes.
+//! [`Hub`] finds a model by reference and loads it: a [`Clip`], which encodes pictures and texts, or a
+//! [`Classifier`], which has classes of its own.
 
+mod blueprint;
 mod bundle;
+mod classifier;
 mod classify;
 mod clip;
+mod efficientnet_lite;
 mod error;
 mod export;
+mod fields;
 mod hub;
+mod loaded;
+mod resnet;
 pub mod safetensors;
 pub mod train;
 mod weights;
 
 pub use bundle::BundleTexts;
+pub use classifier::{Architecture, Classifier, ClassifierConfig};
 pub use classify::{Classified, classify};
-pub use clip::{Activation, Clip, ClipConfig, Pooling, TextConfig, TowerConfig, VisionConfig};
+pub use clip::{
+    Activation, Clip, ClipConfig, ModifiedResNetConfig, Pooling, TextConfig, TowerConfig, VisionConfig, VitConfig,
+};
+pub use efficientnet_lite::EfficientNetLiteConfig;
 pub use error::ModelError;
 pub use hub::Hub;
+pub use loaded::{Loaded, ModelConfig};
+pub use resnet::{ResNetBlock, ResNetConfig};

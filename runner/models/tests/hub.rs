@@ -189,6 +189,7 @@ fn a_bundle_is_the_folder_in_one_file() {
     fs::write(dir.path().join("m.safetensors"), bundle()).unwrap();
     let hub = Hub::new(dir.path().to_owned());
     let (folder, bundle) = (hub.open("model").unwrap(), hub.open("m.safetensors").unwrap());
+    let (folder, bundle) = (folder.clip().unwrap(), bundle.clip().unwrap());
     let ids = vec![folder.tokenizer().encode("a cat").unwrap()];
     assert_eq!(folder.encode_texts(&ids, 1).unwrap(), bundle.encode_texts(&ids, 1).unwrap());
 }
@@ -212,7 +213,9 @@ fn a_damaged_bundle_is_refused_or_loads_but_never_panics() {
         fs::write(&path, damaged(bytes.clone(), &damage)).unwrap();
         let model = Model { identity: Digest::of(&round.to_le_bytes()), source: ModelSource::File(path.clone()) };
         let hub = Hub::new(dir.path().to_owned());
-        if let Ok(clip) = hub.load(&model) {
+        if let Ok(loaded) = hub.load(&model)
+            && let Ok(clip) = loaded.clip()
+        {
             let _ = clip.tokenizer().encode("a cat").map(|ids| clip.encode_texts(&[ids], 1));
         }
     }

@@ -50,7 +50,8 @@ fn digits(clip: &Clip, count: usize) -> (Vec<f32>, Vec<usize>) {
 
 #[test]
 fn it_is_small() {
-    let clip = hub().open(BUILTIN).unwrap();
+    let model = hub().open(BUILTIN).unwrap();
+    let clip = model.clip().unwrap();
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("builtin/mini-clip.safetensors");
     assert!(std::fs::metadata(file).unwrap().len() <= 4_000_000);
     assert!(clip.tokenizer().vocab_size() <= 2_048);
@@ -59,21 +60,23 @@ fn it_is_small() {
 
 #[test]
 fn it_reads_digits_from_prompts_alone() {
-    let clip = hub().open(BUILTIN).unwrap();
-    let (pixels, labels) = digits(&clip, 512);
+    let model = hub().open(BUILTIN).unwrap();
+    let clip = model.clip().unwrap();
+    let (pixels, labels) = digits(clip, 512);
     let prompts: Vec<String> = (0..10).map(|digit| format!("a photo of the number: \"{digit}\".")).collect();
-    let found = best(&clip, &pixels, &prompts.iter().map(String::as_str).collect::<Vec<_>>());
+    let found = best(clip, &pixels, &prompts.iter().map(String::as_str).collect::<Vec<_>>());
     let right = found.iter().zip(&labels).filter(|(a, b)| a == b).count();
     assert!(right * 100 >= labels.len() * 97, "{right} of {}", labels.len());
 }
 
 #[test]
 fn it_understands_other_words() {
-    let clip = hub().open(BUILTIN).unwrap();
-    let (pixels, labels) = digits(&clip, 256);
+    let model = hub().open(BUILTIN).unwrap();
+    let clip = model.clip().unwrap();
+    let (pixels, labels) = digits(clip, 256);
     let words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
     let prompts = words.map(|word| format!("someone drew the digit {word}"));
-    let found = best(&clip, &pixels, &prompts.each_ref().map(String::as_str));
+    let found = best(clip, &pixels, &prompts.each_ref().map(String::as_str));
     let right = found.iter().zip(&labels).filter(|(a, b)| a == b).count();
     assert!(right * 100 >= labels.len() * 95, "{right} of {}", labels.len());
 }

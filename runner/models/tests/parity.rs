@@ -51,14 +51,15 @@ fn expected(name: &str) -> Expected {
 fn embeddings_and_logits_equal_those_of_transformers() {
     let hub = Hub::new(golden());
     for (name, side) in MODELS {
-        let (clip, expected) = (hub.open(name).unwrap(), expected(name));
+        let (model, expected) = (hub.open(name).unwrap(), expected(name));
+        let clip = model.clip().unwrap();
         let tensor = |tensor, shape: &[usize]| expected.reader.tensor(tensor, shape).unwrap();
         let pixels = tensor("pixels", &[3, 3, side, side]);
         let images = clip.encode_images(&pixels, 3, 2).unwrap();
         let texts = clip.encode_texts(&expected.ids, 2).unwrap();
         assert!(difference(&images, &tensor("images", &[3, clip.dim()])) < 1e-5, "{name}");
         assert!(difference(&texts, &tensor("texts", &[6, clip.dim()])) < 1e-5, "{name}");
-        let found = logits(&clip, &images, &texts);
+        let found = logits(clip, &images, &texts);
         assert!(difference(&found, &tensor("logits_per_image", &[3, 6])) < 1e-5, "{name}");
     }
 }
@@ -67,7 +68,8 @@ fn embeddings_and_logits_equal_those_of_transformers() {
 fn tokens_equal_those_of_the_checkpoint() {
     let hub = Hub::new(golden());
     for (name, _) in MODELS {
-        let (clip, expected) = (hub.open(name).unwrap(), expected(name));
+        let (model, expected) = (hub.open(name).unwrap(), expected(name));
+        let clip = model.clip().unwrap();
         let ids: Vec<_> = expected.texts.iter().map(|text| clip.tokenizer().encode(text).unwrap()).collect();
         assert_eq!(ids, expected.ids, "{name}");
     }
@@ -76,7 +78,8 @@ fn tokens_equal_those_of_the_checkpoint() {
 #[test]
 fn embeddings_do_not_depend_on_company_or_threads() {
     let hub = Hub::new(golden());
-    let (clip, expected) = (hub.open("quick_gelu").unwrap(), expected("quick_gelu"));
+    let (model, expected) = (hub.open("quick_gelu").unwrap(), expected("quick_gelu"));
+    let clip = model.clip().unwrap();
     let pixels = expected.reader.tensor("pixels", &[3, 3, 30, 30]).unwrap();
     let images = clip.encode_images(&pixels, 3, 1).unwrap();
     assert_eq!(images, clip.encode_images(&pixels, 3, 2).unwrap());
@@ -91,7 +94,8 @@ fn embeddings_do_not_depend_on_company_or_threads() {
 
 #[test]
 fn inputs_that_do_not_fit_are_refused() {
-    let clip = Hub::new(golden()).open("quick_gelu").unwrap();
+    let model = Hub::new(golden()).open("quick_gelu").unwrap();
+    let clip = model.clip().unwrap();
     let message = |ids: Vec<u32>| clip.encode_texts(&[ids], 1).unwrap_err().to_string();
     assert_eq!(message(vec![]), "a text of 0 tokens, expected 1 to 16");
     assert_eq!(message(vec![1; 17]), "a text of 17 tokens, expected 1 to 16");

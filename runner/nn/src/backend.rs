@@ -4,7 +4,7 @@
 //! weights the way it likes them (packed, on a device). Training is a backend as well: its tensors record what was
 //! done to them, and the session that owns the record computes the gradients. Models do not see it.
 
-use crate::{Error, error::check};
+use crate::{Error, Layer, Size, error::check};
 
 /// What follows the product in a linear map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,6 +16,10 @@ pub enum Activation {
     Gelu,
     /// `x·σ(1.702·x)`, which OpenAI's CLIP weights use (`quick_gelu`).
     QuickGelu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
 }
 
 /// Image geometry of a patch embedding: square patches that tile the image without overlap.
@@ -193,6 +197,14 @@ pub trait Backend: Sized {
         log_scale: &Self::Param,
         true_pairs: Option<&[bool]>,
     ) -> Result<Self::Tensor, Error>;
+
+    /// Runs a convolutional network over pictures, `[images · size.pixels(), size.channels]`, and gives its last layer's
+    /// result, a row a pixel. Not for training: a recorded use is an error.
+    fn convolutions(&self, x: &Self::Tensor, size: Size, layers: &[Layer<Self>]) -> Result<Self::Tensor, Error>;
+
+    /// Puts the mean of each sequence's rows before it: `[sequences · t, width] → [sequences · (t + 1), width]`. Not for
+    /// training: a recorded use is an error.
+    fn prepend_mean(&self, x: &Self::Tensor, sequences: usize) -> Result<Self::Tensor, Error>;
 
     /// A stack of pre-norm blocks; `activation` is that of the feed-forward parts.
     fn transformer(

@@ -37,6 +37,18 @@ pub enum Error {
         /// How many rows there are.
         rows: usize,
     },
+    /// This backend has no such operation.
+    #[error("{operation}: not available on this device")]
+    Unsupported {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// The operation was recorded for training, and its gradient is not known.
+    #[error("{operation}: cannot be trained, only run")]
+    NoGradient {
+        /// The operation.
+        operation: &'static str,
+    },
     /// The device could not do it (out of memory, a failed kernel).
     #[error("the device failed: {0}")]
     Device(String),

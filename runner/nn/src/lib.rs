@@ -5,6 +5,7 @@
 
 mod autograd;
 mod backend;
+mod convolution;
 mod error;
 mod isa;
 mod kernels;
@@ -18,6 +19,7 @@ pub use autograd::{
     Cpu, Dfdx, Host, Matrix, Operations, Parameter, ParameterInfo, Record, Recorded, Session, Step, Stock, Unrecorded,
 };
 pub use backend::{Activation, Attention, Backend, Block, Epilogue, LayerNorm, Linear, Patches};
+pub use convolution::{Layer, Operation, Size, Window, channels_last};
 pub use error::Error;
 pub use isa::{Isa, instruction_set};
 pub use pool::Workers;

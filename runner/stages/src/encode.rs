@@ -6,7 +6,8 @@ use runner_contract::{
     Batch, Column, ColumnData, ColumnType, Context, Digest, Input, Inputs, KindInfo, Modality, ModelInfo, Need,
     PortKind, Prepared, Problem, Produced, Schema, Shape, Stage, StageError, Stream,
 };
-use runner_models::{Clip, Hub};
+use runner_data::Preprocess;
+use runner_models::{Clip, Hub, Loaded};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -61,7 +62,7 @@ impl Definition for Encode {
     fn bind(&self, settings: &Settings, binding: &mut Binding<'_>) {
         let (schema, model) = (binding.schema("rows"), binding.model("model"));
         let (Some(schema), Some(model)) = (schema, model) else { return };
-        match choose(settings, schema, model) {
+        match choose(settings.column.as_deref(), schema, model) {
             Ok((column, Modality::Image)) => binding.reads("rows", Need::pixels(column)),
             Ok((column, Modality::Text)) => binding.reads("rows", Need::column(column)),
             Err(problem) => binding.problem(problem),
@@ -80,7 +81,7 @@ impl Definition for Encode {
             return Err(StageError::new("`encode` needs rows and a model"));
         };
         let (column, modality) =
-            choose(&settings, schema, model).map_err(|problem| StageError::new(problem.message))?;
+            choose(settings.column.as_deref(), schema, model).map_err(|problem| StageError::new(problem.message))?;
         let encoder = Encoder { hub: self.hub.clone(), column, truncate: settings.truncate };
         Ok(Stage::Stream(match modality {
             Modality::Image => Box::new(Images(encoder)),
@@ -100,8 +101,12 @@ fn modality(model: &ModelInfo, kind: &ColumnType) -> Option<Modality> {
 }
 
 /// The column to encode: the one named, or the only one that fits, or of each sort the one with the usual name.
-fn choose(settings: &Settings, schema: &Schema, model: &ModelInfo) -> Result<(String, Modality), Problem> {
-    if let Some(name) = &settings.column {
+pub(crate) fn choose(
+    column: Option<&str>,
+    schema: &Schema,
+    model: &ModelInfo,
+) -> Result<(String, Modality), Problem> {
+    if let Some(name) = column {
         let column = schema.get(name).ok_or_else(|| {
             Problem::setting("column", format!("no column `{name}`: the rows have {}", schema.names()))
         })?;
@@ -109,7 +114,7 @@ fn choose(settings: &Settings, schema: &Schema, model: &ModelInfo) -> Result<(St
             let message = format!("column `{name}` holds {}, which the model does not encode", column.kind);
             Problem::setting("column", message)
         })?;
-        return Ok((name.clone(), chosen));
+        return Ok((name.to_owned(), chosen));
     }
     let fitting: Vec<_> = schema
         .columns
@@ -144,45 +149,46 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn clip(&self, context: &Context) -> Result<(Arc<Clip>, Digest), StageError> {
+    fn load(&self, context: &Context) -> Result<(Arc<Loaded>, Digest), StageError> {
         let model = context.model("model")?;
-        let clip = self.hub.load(model).map_err(crate::stage_error)?;
-        Ok((clip, model.identity))
+        let loaded = self.hub.load(model).map_err(crate::stage_error)?;
+        Ok((loaded, model.identity))
     }
 
     fn produced(
-        clip: &Clip,
+        model: &Loaded,
         space: Digest,
         values: Vec<f32>,
         output: Produced,
     ) -> Result<BTreeMap<String, Produced>, StageError> {
-        let metadata = BTreeMap::from([(LOGIT_SCALE.to_owned(), clip.logit_scale().to_string())]);
-        let data = ColumnData::Embeddings(values, clip.dim(), space);
-        Ok(BTreeMap::from([("rows".to_owned(), output.column_with("embedding", data, metadata)?)]))
+        let scale = model.logit_scale().map(|scale| (LOGIT_SCALE.to_owned(), scale.to_string()));
+        let data = ColumnData::Embeddings(values, model.dim(), space);
+        Ok(BTreeMap::from([("rows".to_owned(), output.column_with("embedding", data, scale.into_iter().collect())?)]))
     }
 }
 
 struct Images(Encoder);
 
 /// Preprocessed pictures.
-struct Pixels {
+pub(crate) struct Pixels {
     /// `[n, 3, height, width]`
-    values: Vec<f32>,
+    pub(crate) values: Vec<f32>,
     /// Which rows they are, and those that could not be used.
-    output: Produced,
-    n: usize,
+    pub(crate) output: Produced,
+    pub(crate) n: usize,
 }
 
-impl Images {
-    fn preprocess(&self, clip: &Clip, rows: &Batch) -> Result<Pixels, StageError> {
-        let (height, width) = clip.preprocess().size();
+impl Pixels {
+    /// Makes a model's input of a column's pictures; those that cannot be read are bad rows.
+    pub(crate) fn new(preprocess: &Preprocess, rows: &Batch, column: &str) -> Result<Self, StageError> {
+        let (height, width) = preprocess.size();
         let size = 3 * height * width;
-        let images = rows.images(&self.0.column)?;
+        let images = rows.images(column)?;
         let mut values = vec![0.0; images.len() * size];
         let (mut take, mut output) = (Vec::with_capacity(images.len()), Produced::default());
         for (row, image) in (0u32..).zip(&images) {
             let place = &mut values[take.len() * size..][..size];
-            match clip.preprocess().apply_into(*image, place) {
+            match preprocess.apply_into(*image, place) {
                 Ok(()) => take.push(row),
                 Err(error) => output.bad.push((rows.ids()?.value(row as usize).to_owned(), error.to_string())),
             }
@@ -190,14 +196,14 @@ impl Images {
         let n = take.len();
         values.truncate(n * size);
         output.take = (n < images.len()).then_some(take);
-        Ok(Pixels { values, output, n })
+        Ok(Self { values, output, n })
     }
 }
 
 impl Stream for Images {
     fn prepare(&self, context: &Context, inputs: &Inputs) -> Result<Prepared, StageError> {
-        let (clip, _) = self.0.clip(context)?;
-        Ok(Box::new(self.preprocess(&clip, crate::port(inputs, "rows")?)?))
+        let (model, _) = self.0.load(context)?;
+        Ok(Box::new(Pixels::new(model.preprocess(), crate::port(inputs, "rows")?, &self.0.column)?))
     }
 
     fn apply(
@@ -207,9 +213,9 @@ impl Stream for Images {
         prepared: Prepared,
     ) -> Result<BTreeMap<String, Produced>, StageError> {
         let Pixels { values, output, n } = *downcast::<Pixels>(prepared)?;
-        let (clip, space) = self.0.clip(context)?;
-        let embeddings = clip.encode_images(&values, n, context.threads).map_err(crate::stage_error)?;
-        Encoder::produced(&clip, space, embeddings, output)
+        let (model, space) = self.0.load(context)?;
+        let embeddings = model.encode_images(&values, n, context.threads).map_err(crate::stage_error)?;
+        Encoder::produced(&model, space, embeddings, output)
     }
 }
 
@@ -242,8 +248,9 @@ impl Texts {
 
 impl Stream for Texts {
     fn prepare(&self, context: &Context, inputs: &Inputs) -> Result<Prepared, StageError> {
-        let (clip, _) = self.0.clip(context)?;
-        Ok(Box::new(self.tokenize(&clip, crate::port(inputs, "rows")?)?))
+        let (model, _) = self.0.load(context)?;
+        let clip = model.clip().map_err(crate::stage_error)?;
+        Ok(Box::new(self.tokenize(clip, crate::port(inputs, "rows")?)?))
     }
 
     fn apply(
@@ -253,14 +260,15 @@ impl Stream for Texts {
         prepared: Prepared,
     ) -> Result<BTreeMap<String, Produced>, StageError> {
         let tokens = downcast::<Vec<Vec<u32>>>(prepared)?;
-        let (clip, space) = self.0.clip(context)?;
+        let (model, space) = self.0.load(context)?;
+        let clip = model.clip().map_err(crate::stage_error)?;
         let embeddings = clip.encode_texts(&tokens, context.threads).map_err(crate::stage_error)?;
-        Encoder::produced(&clip, space, embeddings, Produced::default())
+        Encoder::produced(&model, space, embeddings, Produced::default())
     }
 }
 
-fn downcast<T: 'static>(prepared: Prepared) -> Result<Box<T>, StageError> {
-    prepared.downcast().map_err(|_| StageError::new("`encode` was given another stage's preparation"))
+pub(crate) fn downcast<T: 'static>(prepared: Prepared) -> Result<Box<T>, StageError> {
+    prepared.downcast().map_err(|_| StageError::new("it was given another stage's preparation"))
 }
 
 #[cfg(test)]
@@ -268,13 +276,13 @@ mod tests {
     use super::*;
 
     fn model(encodes: &[Modality]) -> ModelInfo {
-        ModelInfo { identity: Digest::of(b"m"), family: "clip".into(), encodes: encodes.to_vec(), dim: Some(4) }
+        let (identity, encodes) = (Digest::of(b"m"), encodes.to_vec());
+        ModelInfo { identity, family: "clip".into(), encodes, dim: Some(4), classes: None }
     }
 
     fn chosen(columns: &[(&str, ColumnType)], encodes: &[Modality], column: Option<&str>) -> Result<String, String> {
         let schema = Schema::new(columns.iter().map(|(name, kind)| Column::new(*name, kind.clone())));
-        let settings = Settings { column: column.map(str::to_owned), truncate: false };
-        choose(&settings, &schema, &model(encodes)).map(|(name, _)| name).map_err(|problem| problem.message)
+        choose(column, &schema, &model(encodes)).map(|(name, _)| name).map_err(|problem| problem.message)
     }
 
     #[test]

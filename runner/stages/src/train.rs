@@ -89,7 +89,7 @@ impl Definition for Train {
         let dim = Some(settings.architecture.dim);
         // What stands for the identity until it is known: the language and the engine fill in their own.
         let identity = Digest::of(b"train");
-        binding.gives_model("model", ModelInfo { identity, family: "clip".into(), encodes, dim });
+        binding.gives_model("model", ModelInfo { identity, family: "clip".into(), encodes, dim, classes: None });
     }
 
     fn open(&self, settings: Settings, inputs: &BTreeMap<String, Input>) -> Result<Stage, StageError> {

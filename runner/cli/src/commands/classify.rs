@@ -38,8 +38,8 @@ pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
         let bytes = std::fs::read(path).map_err(Failure::file("read", path))?;
         images.push((path.display().to_string(), bytes));
     }
-    let clip = app.services(&app.folder)?.hub.open(&args.model)?;
-    let found = classify(&clip, &images, &texts, app.threads)?;
+    let model = app.services(&app.folder)?.hub.open(&args.model)?;
+    let found = classify(model.clip()?, &images, &texts, app.threads)?;
     if app.output.json {
         let document: Vec<_> = found.iter().zip(&images).map(|(it, (path, _))| document(it, path, &labels)).collect();
         app.output.document(&document)?;

@@ -8,7 +8,7 @@ use std::{
 
 use runner_contract::ImageRef;
 use runner_models::{
-    Hub,
+    Classifier, Clip, Hub, Loaded, TowerConfig, VisionConfig,
     safetensors::{self, Dtype, Tensor},
 };
 use serde_json::{Value, json};
@@ -101,44 +101,25 @@ fn list(hub: &Hub, app: &App<'_>) -> Result<(), Failure> {
 }
 
 fn show(hub: &Hub, model: &str, app: &App<'_>) -> Result<(), Failure> {
-    let (info, clip, card) = (hub.info(model)?, hub.open(model)?, hub.card(model)?);
-    let config = clip.config();
+    let (info, loaded, card) = (hub.info(model)?, hub.open(model)?, hub.card(model)?);
     // A card is JSON, or text where somebody wrote it by hand.
     let card = card.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
-    let (vision, text) = (&config.vision, &config.text);
-    if app.output.json {
-        return app.output.document(&json!({
-            "model": model,
-            "family": info.family,
-            "identity": info.identity,
-            "dim": clip.dim(),
-            "logit_scale": clip.logit_scale(),
-            "image_size": vision.image_size,
-            "patch_size": vision.patch_size,
-            "vocabulary": clip.tokenizer().vocab_size(),
-            "context": clip.tokenizer().context(),
-            "card": card,
-        }));
-    }
-    let tower = |tower: &runner_models::TowerConfig| {
-        format!("{} layers, width {}, {} heads", tower.layers, tower.width, tower.heads)
+    let (facts, mut document) = match loaded.as_ref() {
+        Loaded::Clip(clip) => clip_facts(clip),
+        Loaded::Classifier(classifier) => classifier_facts(classifier),
     };
-    let size = vision.image_size;
-    let mut rows: Vec<Vec<String>> = [
-        ("family", info.family),
-        ("identity", info.identity.short()),
-        ("embedding", clip.dim().to_string()),
-        ("logit scale", number(clip.logit_scale().into())),
-        ("images", format!("{size} × {size}, patches of {}", vision.patch_size)),
-        ("image tower", tower(&vision.tower)),
-        ("text tower", tower(&text.tower)),
-        (
-            "tokens",
-            format!("{} in the vocabulary, {} a text", clip.tokenizer().vocab_size(), clip.tokenizer().context()),
-        ),
-    ]
-    .map(|(name, value)| vec![name.to_owned(), value])
-    .to_vec();
+    if app.output.json {
+        document["model"] = json!(model);
+        document["family"] = json!(info.family);
+        document["identity"] = json!(info.identity);
+        document["dim"] = json!(loaded.dim());
+        document["card"] = json!(card);
+        return app.output.document(&document);
+    }
+    let general =
+        [("family", info.family), ("identity", info.identity.short()), ("embedding", loaded.dim().to_string())];
+    let mut rows: Vec<Vec<String>> =
+        general.into_iter().chain(facts).map(|(name, value)| vec![name.to_owned(), value]).collect();
     match card {
         Some(Value::Object(card)) => {
             let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -150,8 +131,56 @@ fn show(hub: &Hub, model: &str, app: &App<'_>) -> Result<(), Failure> {
     app.output.text(&table(&[(model, false), ("", false)], &rows, app.output.paint))
 }
 
+/// What there is to say about a model: for people, and as JSON.
+type Facts = (Vec<(&'static str, String)>, Value);
+
+fn clip_facts(clip: &Clip) -> Facts {
+    let (vision, text) = (&clip.config().vision, &clip.config().text);
+    let tower = |tower: &TowerConfig| format!("{} layers, width {}, {} heads", tower.layers, tower.width, tower.heads);
+    let size = vision.image_size();
+    let (images, image_tower) = match vision {
+        VisionConfig::Vit(vit) => (format!("{size} × {size}, patches of {}", vit.patch_size), tower(&vit.tower)),
+        VisionConfig::ResNet(resnet) => (
+            format!("{size} × {size}"),
+            format!("modified ResNet, {:?} blocks, width {}, {} heads", resnet.layers, resnet.width, resnet.heads),
+        ),
+    };
+    let patch_size = match vision {
+        VisionConfig::Vit(vit) => Some(vit.patch_size),
+        VisionConfig::ResNet(_) => None,
+    };
+    let (vocabulary, context) = (clip.tokenizer().vocab_size(), clip.tokenizer().context());
+    let facts = vec![
+        ("logit scale", number(clip.logit_scale().into())),
+        ("images", images),
+        ("image tower", image_tower),
+        ("text tower", tower(&text.tower)),
+        ("tokens", format!("{vocabulary} in the vocabulary, {context} a text")),
+    ];
+    let document = json!({
+        "logit_scale": clip.logit_scale(),
+        "image_size": size,
+        "patch_size": patch_size,
+        "vocabulary": vocabulary,
+        "context": context,
+    });
+    (facts, document)
+}
+
+fn classifier_facts(classifier: &Classifier) -> Facts {
+    let (size, classes) = (classifier.config().image_size, classifier.classes());
+    let names: Vec<_> = classes.iter().take(3).map(String::as_str).collect();
+    let more = if classes.len() > names.len() { ", …" } else { "" };
+    let facts = vec![
+        ("images", format!("{size} × {size}")),
+        ("classes", format!("{}: {}{more}", classes.len(), names.join(", "))),
+    ];
+    (facts, json!({"image_size": size, "classes": classes}))
+}
+
 fn tokenize(hub: &Hub, model: &str, pad: bool, app: &App<'_>) -> Result<(), Failure> {
-    let clip = hub.open(model)?;
+    let loaded = hub.open(model)?;
+    let clip = loaded.clip()?;
     let mut input = Vec::new();
     std::io::stdin().read_to_end(&mut input).map_err(Failure::file("read", Path::new("stdin")))?;
     let input = String::from_utf8(input).map_err(|error| {
@@ -178,10 +207,10 @@ fn tokenize(hub: &Hub, model: &str, pad: bool, app: &App<'_>) -> Result<(), Fail
 
 fn preprocess(hub: &Hub, image: &Path, model: &str, output: &Path, app: &App<'_>) -> Result<(), Failure> {
     let bytes = std::fs::read(image).map_err(Failure::file("read", image))?;
-    let clip = hub.open(model)?;
+    let loaded = hub.open(model)?;
     let name = image.display().to_string();
-    let values = clip.preprocess().apply(ImageRef::Encoded { bytes: &bytes, path: &name })?;
-    let (height, width) = clip.preprocess().size();
+    let values = loaded.preprocess().apply(ImageRef::Encoded { bytes: &bytes, path: &name })?;
+    let (height, width) = loaded.preprocess().size();
     let tensor = Tensor { name: "pixel_values", shape: &[1, 3, height, width], values: &values };
     let file = safetensors::write(&[tensor], Dtype::F32, &BTreeMap::new());
     std::fs::write(output, file).map_err(Failure::file("write", output))?;

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::ModelError;
+use super::resnet::ModifiedResNetConfig;
+use crate::{ModelError, fields::Fields};
 
 /// The activation between the two layers of a block's MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +53,36 @@ pub struct TextConfig {
     pub pooling: Pooling,
 }
 
-/// The image tower, a vision transformer.
+/// The image tower.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct VisionConfig {
+pub enum VisionConfig {
+    /// A vision transformer.
+    Vit(VitConfig),
+    /// A modified ResNet.
+    ResNet(ModifiedResNetConfig),
+}
+
+impl VisionConfig {
+    /// Height and width of the input in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Vit(vit) => vit.image_size,
+            Self::ResNet(resnet) => resnet.image_size,
+        }
+    }
+
+    /// Channels of the input.
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::Vit(vit) => vit.channels,
+            Self::ResNet(_) => 3,
+        }
+    }
+}
+
+/// A vision transformer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VitConfig {
     /// Its blocks.
     pub tower: TowerConfig,
     /// Height and width of the input in pixels.
@@ -65,7 +93,7 @@ pub struct VisionConfig {
     pub channels: usize,
 }
 
-impl VisionConfig {
+impl VitConfig {
     /// Patches along one side.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
@@ -96,16 +124,14 @@ impl ClipConfig {
     /// Values left out are those of transformers' `CLIPConfig`. Numbers are bounded, so that nothing computed from them
     /// overflows; that the weights have these shapes is checked when they are read.
     pub fn parse(file: &str, text: &str) -> Result<Self, ModelError> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| ModelError::file(file, format!("not JSON: {error}")))?;
-        let root = Fields { file, place: String::new(), map: object(file, "the configuration", &value)?.clone() };
-        if let Some(found) = root.map.get("model_type").filter(|found| *found != "clip") {
+        let root = Fields::parse(file, text)?;
+        if let Some(found) = root.get("model_type").filter(|found| *found != "clip") {
             return Err(root.wrong("model_type", "`clip`", found));
         }
         let (text, vision) = (root.section("text_config")?, root.section("vision_config")?);
         let config = Self {
             text: TextConfig {
-                tower: text.tower(512, 12, 8, 2048)?,
+                tower: read_tower(&text, 512, 12, 8, 2048)?,
                 vocab: text.number("vocab_size", 49_408, 1..=4_000_000)?,
                 positions: text.number("max_position_embeddings", 77, 1..=65_536)?,
                 pooling: match text.number("eos_token_id", 49_407, 0..=u32::MAX as usize)? {
@@ -113,33 +139,24 @@ impl ClipConfig {
                     id => Pooling::Token(u32::try_from(id).unwrap_or(u32::MAX)),
                 },
             },
-            vision: VisionConfig {
-                tower: vision.tower(768, 12, 12, 3072)?,
-                image_size: vision.number("image_size", 224, 1..=8_192)?,
-                patch_size: vision.number("patch_size", 32, 1..=8_192)?,
-                channels: vision.number("num_channels", 3, 1..=64)?,
-            },
+            vision: read_vision(&vision)?,
             dim: root.number("projection_dim", 512, 1..=65_536)?,
             logit_scale_init: root.real("logit_scale_init_value", 2.6592)?,
         };
-        if config.vision.patch_size > config.vision.image_size {
-            let problem = format!(
-                "vision_config.patch_size: {} is larger than image_size, {}",
-                config.vision.patch_size, config.vision.image_size
-            );
-            return Err(ModelError::file(file, problem));
-        }
         Ok(config)
     }
 
     /// Floating-point operations to embed an image, a multiplication and an addition being two: those of matrix products.
     pub fn image_flops(&self) -> u64 {
-        let VisionConfig { tower, patch_size, channels, .. } = self.vision;
-        let (tokens, width) = (self.vision.tokens() as u64, tower.width as u64);
-        let patches = (tokens - 1) * (channels * patch_size * patch_size) as u64 * width;
-        let maps = tokens * (4 * width * width + 2 * width * tower.hidden as u64);
+        let vit = match &self.vision {
+            VisionConfig::Vit(vit) => vit,
+            VisionConfig::ResNet(resnet) => return resnet.flops(self.dim),
+        };
+        let (tokens, width) = (vit.tokens() as u64, vit.tower.width as u64);
+        let patches = (tokens - 1) * (vit.channels * vit.patch_size * vit.patch_size) as u64 * width;
+        let maps = tokens * (4 * width * width + 2 * width * vit.tower.hidden as u64);
         let attention = 2 * tokens * tokens * width;
-        2 * (patches + tower.layers as u64 * (maps + attention) + width * self.dim as u64)
+        2 * (patches + vit.tower.layers as u64 * (maps + attention) + width * self.dim as u64)
     }
 
     /// A `config.json` that [`ClipConfig::parse`] reads back and that transformers loads. `tokens` are the ids of the
@@ -158,10 +175,7 @@ impl ClipConfig {
             Pooling::Token(id) => id,
         };
         text.insert("eos_token_id".into(), eos.into());
-        let mut vision = tower_json(&self.vision.tower, "clip_vision_model");
-        vision.insert("image_size".into(), self.vision.image_size.into());
-        vision.insert("patch_size".into(), self.vision.patch_size.into());
-        vision.insert("num_channels".into(), self.vision.channels.into());
+        let mut vision = vision_json(&self.vision);
         vision.insert("projection_dim".into(), self.dim.into());
         json!({
             "architectures": ["CLIPModel"],
@@ -172,6 +186,27 @@ impl ClipConfig {
             "vision_config": vision,
         })
     }
+}
+
+fn vision_json(vision: &VisionConfig) -> Map<String, Value> {
+    let mut map = match vision {
+        VisionConfig::Vit(vit) => {
+            let mut map = tower_json(&vit.tower, "clip_vision_model");
+            map.insert("patch_size".into(), vit.patch_size.into());
+            map
+        }
+        VisionConfig::ResNet(resnet) => {
+            let mut map = Map::new();
+            map.insert("model_type".into(), "clip_modified_resnet".into());
+            map.insert("layers".into(), json!(resnet.layers));
+            map.insert("width".into(), resnet.width.into());
+            map.insert("num_attention_heads".into(), resnet.heads.into());
+            map
+        }
+    };
+    map.insert("image_size".into(), vision.image_size().into());
+    map.insert("num_channels".into(), vision.channels().into());
+    map
 }
 
 /// The shortest decimal number that is this f32.
@@ -195,98 +230,63 @@ fn tower_json(tower: &TowerConfig, model_type: &str) -> Map<String, Value> {
     map
 }
 
-fn object<'a>(file: &str, what: &str, value: &'a Value) -> Result<&'a Map<String, Value>, ModelError> {
-    value
-        .as_object()
-        .ok_or_else(|| ModelError::file(file, format!("{what}: expected an object, found {}", found(value))))
-}
-
-/// A value in an error message: itself if short, else its type.
-fn found(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() <= 60 {
-        return format!("`{text}`");
+/// `vision_config`. Where it has a list of `layers`, it is a modified ResNet, as in open_clip's configurations.
+fn read_vision(fields: &Fields<'_>) -> Result<VisionConfig, ModelError> {
+    let image_size = fields.number("image_size", 224, 1..=8_192)?;
+    if fields.get("layers").is_some() {
+        let width = fields.number("width", 64, 2..=1_024)?;
+        let config = ModifiedResNetConfig {
+            layers: fields.numbers("layers", [3, 4, 6, 3], 1..=1_024)?,
+            width,
+            heads: fields.number("num_attention_heads", width / 2, 1..=1_024)?,
+            image_size,
+        };
+        if !width.is_multiple_of(2) || !config.features().is_multiple_of(config.heads) {
+            let problem =
+                format!("width: {width} is not even, or 32 times it does not divide into {} heads", config.heads);
+            return Err(fields.problem(&problem));
+        }
+        return Ok(VisionConfig::ResNet(config));
     }
-    let kind = match value {
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-        _ => "a long value",
+    let config = VitConfig {
+        tower: read_tower(fields, 768, 12, 12, 3072)?,
+        image_size,
+        patch_size: fields.number("patch_size", 32, 1..=8_192)?,
+        channels: fields.number("num_channels", 3, 1..=64)?,
     };
-    kind.to_owned()
+    if config.patch_size > image_size {
+        let problem = format!("patch_size: {} is larger than image_size, {image_size}", config.patch_size);
+        return Err(fields.problem(&problem));
+    }
+    Ok(VisionConfig::Vit(config))
 }
 
-/// One object of the configuration, and where it stands.
-struct Fields<'a> {
-    /// The file, for messages.
-    file: &'a str,
-    /// `text_config.`, or nothing.
-    place: String,
-    /// The values. `null` counts as left out.
-    map: Map<String, Value>,
-}
-
-impl<'a> Fields<'a> {
-    /// An object inside this one. Old checkpoints have `NAME_dict` beside `NAME`; where it is not null it wins whole,
-    /// its missing values being the defaults, as in transformers.
-    fn section(&self, name: &str) -> Result<Fields<'a>, ModelError> {
-        let dict = format!("{name}_dict");
-        let chosen = [dict.as_str(), name].into_iter().find_map(|key| Some((key, self.get(key)?)));
-        let map = match chosen {
-            Some((key, value)) => object(self.file, key, value)?.clone(),
-            None => Map::new(),
-        };
-        Ok(Fields { file: self.file, place: format!("{name}."), map })
+fn read_tower(
+    fields: &Fields<'_>,
+    width: usize,
+    layers: usize,
+    heads: usize,
+    hidden: usize,
+) -> Result<TowerConfig, ModelError> {
+    let tower = TowerConfig {
+        width: fields.number("hidden_size", width, 1..=65_536)?,
+        layers: fields.number("num_hidden_layers", layers, 1..=1_024)?,
+        heads: fields.number("num_attention_heads", heads, 1..=1_024)?,
+        hidden: fields.number("intermediate_size", hidden, 1..=262_144)?,
+        activation: match fields.word("hidden_act", "quick_gelu", &["gelu", "quick_gelu"])? {
+            "gelu" => Activation::Gelu,
+            _ => Activation::QuickGelu,
+        },
+        eps: fields.real("layer_norm_eps", 1e-5)?,
+    };
+    if !tower.width.is_multiple_of(tower.heads) {
+        let (width, heads) = (tower.width, tower.heads);
+        return Err(fields.problem(&format!("hidden_size: {width} does not divide into num_attention_heads, {heads}")));
     }
-
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.map.get(name).filter(|value| !value.is_null())
+    if tower.eps < 0.0 {
+        return Err(fields.problem(&format!("layer_norm_eps: expected a number from 0, found {}", tower.eps)));
     }
-
-    fn wrong(&self, name: &str, expected: &str, value: &Value) -> ModelError {
-        ModelError::file(self.file, format!("{}{name}: expected {expected}, found {}", self.place, found(value)))
-    }
-
-    fn number(&self, name: &str, default: usize, range: std::ops::RangeInclusive<usize>) -> Result<usize, ModelError> {
-        let Some(value) = self.get(name) else { return Ok(default) };
-        let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
-        number.filter(|number| range.contains(number)).ok_or_else(|| {
-            self.wrong(name, &format!("a whole number from {} to {}", range.start(), range.end()), value)
-        })
-    }
-
-    fn real(&self, name: &str, default: f32) -> Result<f32, ModelError> {
-        let Some(value) = self.get(name) else { return Ok(default) };
-        let number = value.as_f64().map(|number| number as f32);
-        number.filter(|number| number.is_finite()).ok_or_else(|| self.wrong(name, "a number", value))
-    }
-
-    fn tower(&self, width: usize, layers: usize, heads: usize, hidden: usize) -> Result<TowerConfig, ModelError> {
-        let tower = TowerConfig {
-            width: self.number("hidden_size", width, 1..=65_536)?,
-            layers: self.number("num_hidden_layers", layers, 1..=1_024)?,
-            heads: self.number("num_attention_heads", heads, 1..=1_024)?,
-            hidden: self.number("intermediate_size", hidden, 1..=262_144)?,
-            activation: match self.get("hidden_act") {
-                None => Activation::QuickGelu,
-                Some(value) if value == "quick_gelu" => Activation::QuickGelu,
-                Some(value) if value == "gelu" => Activation::Gelu,
-                Some(value) => return Err(self.wrong("hidden_act", "`gelu` or `quick_gelu`", value)),
-            },
-            eps: self.real("layer_norm_eps", 1e-5)?,
-        };
-        if !tower.width.is_multiple_of(tower.heads) {
-            let problem = format!(
-                "{}hidden_size: {} does not divide into num_attention_heads, {}",
-                self.place, tower.width, tower.heads
-            );
-            return Err(ModelError::file(self.file, problem));
-        }
-        if tower.eps < 0.0 {
-            let problem = format!("{}layer_norm_eps: expected a number from 0, found {}", self.place, tower.eps);
-            return Err(ModelError::file(self.file, problem));
-        }
-        Ok(tower)
-    }
+    Ok(tower)
 }
 
 #[cfg(test)]
@@ -297,13 +297,34 @@ mod tests {
         ClipConfig::parse("m/config.json", text).unwrap_err().to_string()
     }
 
+    fn vit(config: &ClipConfig) -> VitConfig {
+        let VisionConfig::Vit(vit) = config.vision else { panic!("not a vision transformer") };
+        vit
+    }
+
+    #[test]
+    fn a_list_of_layers_is_a_modified_resnet() {
+        let text = r#"{"projection_dim": 1024, "vision_config": {"layers": [3, 4, 6, 3], "width": 64}}"#;
+        let config = ClipConfig::parse("config.json", text).unwrap();
+        let resnet = ModifiedResNetConfig { layers: [3, 4, 6, 3], width: 64, heads: 32, image_size: 224 };
+        assert_eq!(config.vision, VisionConfig::ResNet(resnet));
+        // 6 billion multiplications and additions, of which a tenth is the attention at the end.
+        assert_eq!(config.image_flops() / 1_000_000, 12_017);
+        assert_eq!(config, ClipConfig::parse("config.json", &config.to_json(None).to_string()).unwrap());
+        assert!(message(r#"{"vision_config": {"layers": [3, 4, 6]}}"#).contains("layers: expected 4 whole numbers"));
+        assert!(
+            message(r#"{"vision_config": {"layers": [1, 1, 1, 1], "num_attention_heads": 7}}"#).contains("7 heads")
+        );
+    }
+
     #[test]
     fn an_empty_configuration_is_vit_b_32() {
         let config = ClipConfig::parse("config.json", "{}").unwrap();
-        assert_eq!((config.vision.tower.width, config.vision.tokens(), config.dim), (768, 50, 512));
+        let vision = vit(&config);
+        assert_eq!((vision.tower.width, vision.tokens(), config.dim), (768, 50, 512));
         assert_eq!((config.text.tower.width, config.text.positions), (512, 77));
         assert_eq!(config.text.pooling, Pooling::Token(49_407));
-        assert_eq!(config.vision.tower.activation, Activation::QuickGelu);
+        assert_eq!(vision.tower.activation, Activation::QuickGelu);
         // 4.4 billion multiplications and additions, as is commonly said.
         assert_eq!(config.image_flops() / 1_000_000, 8_817);
     }
@@ -316,7 +337,7 @@ mod tests {
             "vision_config": {"image_size": 30, "patch_size": 8, "num_channels": 1}}"#;
         let config = ClipConfig::parse("config.json", text).unwrap();
         assert_eq!(config.text.pooling, Pooling::LargestId);
-        assert_eq!(config.vision.tokens(), 10);
+        assert_eq!(vit(&config).tokens(), 10);
         let again = ClipConfig::parse("config.json", &config.to_json(None).to_string()).unwrap();
         assert_eq!(config, again);
     }
@@ -326,7 +347,7 @@ mod tests {
         let text = r#"{"text_config": {"hidden_size": 64}, "text_config_dict": {"hidden_size": 128},
             "vision_config_dict": null, "vision_config": {"hidden_size": 96}}"#;
         let config = ClipConfig::parse("config.json", text).unwrap();
-        assert_eq!((config.text.tower.width, config.vision.tower.width), (128, 96));
+        assert_eq!((config.text.tower.width, vit(&config).tower.width), (128, 96));
     }
 
     #[test]

@@ -10,8 +10,6 @@ use crate::{
 
 /// Texts encoded together. Fixed, because the last bits of a result may depend on it.
 const TEXTS: usize = 32;
-/// Values of the widest activation of the images encoded together, which bounds memory.
-const IMAGE_VALUES: usize = 8 << 20;
 
 /// A CLIP model with its tokenizer and preprocessing. Shared between threads; encoding does not change it.
 pub struct Clip {
@@ -75,18 +73,11 @@ impl Clip {
 
     /// Embeds `n` preprocessed pictures, `[n, channels, height, width]`, as `[n, dim]`, projected and not normalised.
     pub fn encode_images(&self, pixels: &[f32], n: usize, threads: usize) -> Result<Vec<f32>, ModelError> {
-        let config = &self.config().vision;
-        let image = config.channels * config.image_size * config.image_size;
-        if n.checked_mul(image) != Some(pixels.len()) {
-            let [side, channels] = [config.image_size, config.channels];
-            let problem = format!("{} pixel values, expected {n} × {channels} × {side} × {side}", pixels.len());
-            return Err(ModelError::Input(problem));
-        }
-        let widest = config.tokens() * config.tower.hidden.max(3 * config.tower.width);
-        let together = (IMAGE_VALUES / widest).clamp(1, 64);
+        let (side, channels) = (self.config().vision.image_size(), self.config().vision.channels());
+        let image = check_pixels(pixels, n, channels, side)?;
         let backend = Dfdx::<Cpu>::inference(threads)?;
         let mut embeddings = Vec::with_capacity(n * self.dim());
-        for pixels in pixels.chunks(together * image) {
+        for pixels in pixels.chunks(self.network.together() * image) {
             embeddings.append(&mut backend.values(&self.network.images(&backend, pixels)?)?);
         }
         Ok(embeddings)
@@ -114,7 +105,12 @@ impl Clip {
 
 /// Preprocessing must make what the image tower takes.
 pub(crate) fn check_size(config: &ClipConfig, preprocess: &Preprocess) -> Result<(), ModelError> {
-    let (side, channels) = (config.vision.image_size, config.vision.channels);
+    let (side, channels) = (config.vision.image_size(), config.vision.channels());
+    check_preprocess(preprocess, channels, side)
+}
+
+/// Preprocessing must make square pictures of this many channels and pixels a side.
+pub(crate) fn check_preprocess(preprocess: &Preprocess, channels: usize, side: usize) -> Result<(), ModelError> {
     let (height, width) = preprocess.size();
     if (3, height, width) == (channels, side, side) {
         return Ok(());
@@ -122,4 +118,14 @@ pub(crate) fn check_size(config: &ClipConfig, preprocess: &Preprocess) -> Result
     let problem =
         format!("preprocessing gives 3 × {height} × {width} values, the model takes {channels} × {side} × {side}");
     Err(ModelError::Input(problem))
+}
+
+/// Pixels must be those of `n` square pictures; gives the number of values of one.
+pub(crate) fn check_pixels(pixels: &[f32], n: usize, channels: usize, side: usize) -> Result<usize, ModelError> {
+    let image = channels * side * side;
+    if n.checked_mul(image) != Some(pixels.len()) {
+        let problem = format!("{} pixel values, expected {n} × {channels} × {side} × {side}", pixels.len());
+        return Err(ModelError::Input(problem));
+    }
+    Ok(image)
 }

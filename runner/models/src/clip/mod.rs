@@ -3,8 +3,10 @@
 mod config;
 mod infer;
 mod network;
+mod resnet;
 
-pub use config::{Activation, ClipConfig, Pooling, TextConfig, TowerConfig, VisionConfig};
+pub use config::{Activation, ClipConfig, Pooling, TextConfig, TowerConfig, VisionConfig, VitConfig};
 pub use infer::Clip;
-pub(crate) use infer::check_size;
+pub(crate) use infer::{check_pixels, check_preprocess, check_size};
 pub(crate) use network::{Network, Parameter, Values};
+pub use resnet::ModifiedResNetConfig;

@@ -8,8 +8,11 @@ use runner_nn::{Attention, Backend, Block, Epilogue, LayerNorm, Linear, Patches}
 
 use crate::{
     ModelError,
-    clip::{Activation, ClipConfig, Pooling, TextConfig, TowerConfig, VisionConfig},
+    clip::{Activation, ClipConfig, Pooling, TextConfig, TowerConfig, VisionConfig, VitConfig, resnet::ResNet},
 };
+
+/// Values of the widest activation of the images encoded together by a vision transformer.
+const IMAGE_VALUES: usize = 8 << 20;
 
 /// Gives the values of a tensor of the checkpoint, by name and shape.
 pub(crate) type Values<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError> + 'a;
@@ -43,7 +46,14 @@ pub(crate) struct Network<B: Backend> {
 }
 
 /// The image tower.
-struct Vision<B: Backend> {
+enum Vision<B: Backend> {
+    Vit(Vit<B>),
+    ResNet(ResNet<B>),
+}
+
+/// A vision transformer.
+struct Vit<B: Backend> {
+    config: VitConfig,
     class: B::Param,
     patches: B::Weight,
     positions: B::Param,
@@ -80,7 +90,10 @@ impl<B: Backend> Network<B> {
         values: &mut Values<'_>,
     ) -> Result<(Self, Vec<Parameter>), ModelError> {
         let mut make = Maker { backend, values, made: Vec::new() };
-        let vision = make.vision(&config.vision, config.dim)?;
+        let vision = match &config.vision {
+            VisionConfig::Vit(vit) => Vision::Vit(make.vit(vit, config.dim)?),
+            VisionConfig::ResNet(resnet) => Vision::ResNet(ResNet::new(&mut make, resnet, config.dim)?),
+        };
         let text = make.text(&config.text, config.dim)?;
         let log_scale = make.param("logit_scale", 1, 1, &[])?;
         let parameters = make.made;
@@ -97,20 +110,23 @@ impl<B: Backend> Network<B> {
 
     /// Embeds pictures: `[n, channels, height, width]` preprocessed pixels to `[n, dim]`.
     pub(crate) fn images(&self, backend: &B, pixels: &[f32]) -> Result<B::Tensor, ModelError> {
-        let (config, vision) = (&self.config.vision, &self.vision);
-        let side = config.grid() * config.patch_size;
-        let image = config.channels * config.image_size * config.image_size;
+        let image = self.config.vision.channels() * self.config.vision.image_size().pow(2);
         let n = pixels.len() / image;
-        let cropped = (side < config.image_size).then(|| crop(pixels, config.image_size, side));
-        let patches = Patches { channels: config.channels, height: side, width: side, size: config.patch_size };
-        let x = backend.patch_embed(cropped.as_deref().unwrap_or(pixels), patches, &vision.patches, None)?;
-        let x = backend.add_positions(&x, n, Some(&vision.class), &vision.positions)?;
-        let x = backend.layer_norm(&x, &vision.first_norm)?;
-        let attention = Attention { tokens: config.tokens(), heads: config.tower.heads, causal: false };
-        let x = backend.transformer(&x, &vision.blocks, attention, activation(&config.tower))?;
-        let class: Vec<u32> = (0..n).map(|i| index(i * config.tokens())).collect::<Result<_, _>>()?;
-        let x = backend.layer_norm(&backend.rows(&x, &class)?, &vision.last_norm)?;
-        Ok(backend.linear(&x, &vision.projection, Epilogue::NONE)?)
+        match &self.vision {
+            Vision::Vit(tower) => tower.images(backend, pixels, n),
+            Vision::ResNet(tower) => tower.images(backend, pixels, n),
+        }
+    }
+
+    /// Pictures to embed together, so that memory is bounded.
+    pub(crate) fn together(&self) -> usize {
+        match &self.vision {
+            Vision::Vit(tower) => {
+                let VitConfig { tower: TowerConfig { width, hidden, .. }, .. } = tower.config;
+                (IMAGE_VALUES / (tower.config.tokens() * hidden.max(3 * width))).clamp(1, 64)
+            }
+            Vision::ResNet(tower) => tower.together(),
+        }
     }
 
     /// Embeds texts: `[n, dim]`.
@@ -122,6 +138,23 @@ impl<B: Backend> Network<B> {
         let x = backend.transformer(&x, &text.blocks, attention, activation(&config.tower))?;
         let x = backend.layer_norm(&backend.rows(&x, &texts.rows)?, &text.last_norm)?;
         Ok(backend.linear(&x, &text.projection, Epilogue::NONE)?)
+    }
+}
+
+impl<B: Backend> Vit<B> {
+    fn images(&self, backend: &B, pixels: &[f32], n: usize) -> Result<B::Tensor, ModelError> {
+        let config = &self.config;
+        let side = config.grid() * config.patch_size;
+        let cropped = (side < config.image_size).then(|| crop(pixels, config.image_size, side));
+        let patches = Patches { channels: config.channels, height: side, width: side, size: config.patch_size };
+        let x = backend.patch_embed(cropped.as_deref().unwrap_or(pixels), patches, &self.patches, None)?;
+        let x = backend.add_positions(&x, n, Some(&self.class), &self.positions)?;
+        let x = backend.layer_norm(&x, &self.first_norm)?;
+        let attention = Attention { tokens: config.tokens(), heads: config.tower.heads, causal: false };
+        let x = backend.transformer(&x, &self.blocks, attention, activation(&config.tower))?;
+        let class: Vec<u32> = (0..n).map(|i| index(i * config.tokens())).collect::<Result<_, _>>()?;
+        let x = backend.layer_norm(&backend.rows(&x, &class)?, &self.last_norm)?;
+        Ok(backend.linear(&x, &self.projection, Epilogue::NONE)?)
     }
 }
 
@@ -160,7 +193,7 @@ impl Pooling {
     }
 }
 
-fn index(row: usize) -> Result<u32, ModelError> {
+pub(super) fn index(row: usize) -> Result<u32, ModelError> {
     u32::try_from(row).map_err(|_| ModelError::Input(format!("{row} rows at once, too many")))
 }
 
@@ -178,9 +211,9 @@ fn crop(pixels: &[f32], size: usize, side: usize) -> Vec<f32> {
 }
 
 /// Makes parameters on a backend from a checkpoint's tensors, and notes which.
-struct Maker<'a, 'v, B: Backend> {
-    backend: &'a B,
-    values: &'a mut Values<'v>,
+pub(super) struct Maker<'a, 'v, B: Backend> {
+    pub(super) backend: &'a B,
+    pub(super) values: &'a mut Values<'v>,
     made: Vec<Parameter>,
 }
 
@@ -205,14 +238,14 @@ impl<B: Backend> Maker<'_, '_, B> {
         Ok(self.backend.weight(name, outputs, inputs, values)?)
     }
 
-    fn linear(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Linear<B>, ModelError> {
+    pub(super) fn linear(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Linear<B>, ModelError> {
         let weight = self.weight(&format!("{name}.weight"), outputs, inputs, &[outputs, inputs])?;
         let bias = self.param(&format!("{name}.bias"), 1, outputs, &[outputs])?;
         Ok(Linear { weight, bias: Some(bias) })
     }
 
     /// The query, key and value projections of a block as one map.
-    fn qkv(&mut self, name: &str, width: usize) -> Result<Linear<B>, ModelError> {
+    pub(super) fn qkv(&mut self, name: &str, width: usize) -> Result<Linear<B>, ModelError> {
         let parts = |kind: &str, shape: &[usize]| {
             ["q_proj", "k_proj", "v_proj"].map(|part| (format!("{name}.{part}.{kind}"), shape.to_vec())).to_vec()
         };
@@ -244,11 +277,12 @@ impl<B: Backend> Maker<'_, '_, B> {
         (0..tower.layers).map(block).collect()
     }
 
-    fn vision(&mut self, config: &VisionConfig, dim: usize) -> Result<Vision<B>, ModelError> {
+    fn vit(&mut self, config: &VitConfig, dim: usize) -> Result<Vit<B>, ModelError> {
         let (tower, width, size) = (&config.tower, config.tower.width, config.patch_size);
         let (tokens, patch) = (config.tokens(), config.channels * size * size);
         let shape = [width, config.channels, size, size];
-        Ok(Vision {
+        Ok(Vit {
+            config: *config,
             class: self.param("vision_model.embeddings.class_embedding", 1, width, &[width])?,
             patches: self.weight("vision_model.embeddings.patch_embedding.weight", width, patch, &shape)?,
             positions: self.table("vision_model.embeddings.position_embedding.weight", tokens, width)?,
@@ -270,7 +304,7 @@ impl<B: Backend> Maker<'_, '_, B> {
         })
     }
 
-    fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<B::Param, ModelError> {
+    pub(super) fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<B::Param, ModelError> {
         self.param(name, rows, width, &[rows, width])
     }
 }

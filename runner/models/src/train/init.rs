@@ -2,7 +2,7 @@
 
 use runner_contract::Random;
 
-use crate::clip::{ClipConfig, TowerConfig};
+use crate::clip::{ClipConfig, TowerConfig, VisionConfig};
 
 /// A tensor's initial values, by its name in the checkpoint: a function of seed and name alone.
 ///
@@ -14,7 +14,10 @@ pub(super) fn values(config: &ClipConfig, seed: u64, name: &str, shape: &[usize]
         let mut random = Random::new(seed, "clip weights", name);
         (0..count).map(|_| (random.normal() * deviation) as f32).collect()
     };
-    let tower = if name.starts_with("vis") { &config.vision.tower } else { &config.text.tower };
+    let tower = match &config.vision {
+        VisionConfig::Vit(vit) if name.starts_with("vis") => &vit.tower,
+        _ => &config.text.tower,
+    };
     match deviation(tower, name) {
         Some(deviation) => normal(deviation),
         None if name == "logit_scale" => vec![config.logit_scale_init],

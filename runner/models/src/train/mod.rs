@@ -12,7 +12,7 @@ use runner_nn::{Backend, Cpu, Session, optim};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BundleTexts, Clip, ClipConfig, ModelError, Pooling, bundle,
+    BundleTexts, Clip, ClipConfig, ModelError, Pooling, VisionConfig, bundle,
     clip::{Network, Parameter, check_size},
     safetensors::{Dtype, Tensor},
 };
@@ -176,7 +176,7 @@ impl ClipTrainer {
     fn gradients(&self, batch: &TrainBatch<'_>) -> Result<(f32, Vec<Vec<f32>>), ModelError> {
         let n = batch.texts.len();
         let vision = &self.config.vision;
-        let [channels, side] = [vision.channels, vision.image_size];
+        let [channels, side] = [vision.channels(), vision.image_size()];
         if n == 0 || batch.pixels.len() != n * channels * side * side {
             let problem = format!(
                 "a batch of {n} texts and {} pixel values, expected as many of {channels} × {side} × {side}",
@@ -237,6 +237,9 @@ fn check(setup: &TrainSetup) -> Result<(), ModelError> {
     let TrainSetup { config, tokenizer, preprocess, .. } = setup;
     let bad = |problem: String| Err(ModelError::Input(problem));
     check_size(config, preprocess)?;
+    if !matches!(config.vision, VisionConfig::Vit(_)) {
+        return bad("the image tower is a modified ResNet; only vision transformers can be trained".to_owned());
+    }
     if tokenizer.vocab_size() > config.text.vocab {
         let (tokens, rows) = (tokenizer.vocab_size(), config.text.vocab);
         return bad(format!("the tokenizer has {tokens} tokens, the model's vocabulary {rows}"));

@@ -32,7 +32,7 @@ fn worst_gradient(name: &str, threads: usize) -> (f32, String) {
     let reader = Reader::open(&folder.join("gradients.safetensors")).unwrap();
     let weights = Weights::open(&folder).unwrap();
     let setup = setup(&folder, TrainOptions::default());
-    let side = setup.config.vision.image_size;
+    let side = setup.config.vision.image_size();
     let trainer = ClipTrainer::with_weights(setup, threads, &mut |name, shape| weights.tensor(name, shape)).unwrap();
     let json: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
@@ -143,6 +143,7 @@ fn the_exported_bundle_encodes_as_the_trained_model() {
     let (clip, loaded) = (trainer.clip().unwrap(), hub.open("m.safetensors").unwrap());
     let (pixels, texts) = batch(9, 28);
     assert_eq!(clip.encode_images(&pixels, 12, 1).unwrap(), loaded.encode_images(&pixels, 12, 1).unwrap());
+    let loaded = loaded.clip().unwrap();
     assert_eq!(clip.encode_texts(&texts, 1).unwrap(), loaded.encode_texts(&texts, 1).unwrap());
     assert_eq!(clip.tokenizer().encode("the cat").unwrap(), loaded.tokenizer().encode("the cat").unwrap());
     assert_eq!(clip.logit_scale(), loaded.logit_scale());
@@ -159,7 +160,11 @@ fn parts_that_do_not_fit_are_refused() {
         ClipTrainer::new(setup, 1).err().unwrap().to_string()
     };
     assert_eq!(
-        with(|setup| setup.config.vision.image_size = 42),
+        with(|setup| {
+            if let crate::VisionConfig::Vit(vit) = &mut setup.config.vision {
+                vit.image_size = 42;
+            }
+        }),
         "preprocessing gives 3 × 28 × 28 values, the model takes 3 × 42 × 42"
     );
     assert_eq!(with(|setup| setup.config.text.vocab = 9), "the tokenizer has 523 tokens, the model's vocabulary 9");

@@ -10,7 +10,7 @@ use super::{
     operations::{matrix, shape},
 };
 use crate::{
-    Activation, Attention, Backend, Block, Error, kernels,
+    Activation, Attention, Backend, Block, Error, Layer, Size, kernels,
     kernels::{Heads, View},
     pool::{Buffer, Workers},
     stack::{linear, linear_gradients},
@@ -380,6 +380,47 @@ impl Operations for Cpu {
             parameter_slot(tensors, &log_scale)?[0] += factor * found.dlog_scale;
             Ok(())
         })
+    }
+
+    fn convolutions<T, B>(
+        &self,
+        _: &mut T,
+        x: &Matrix<Device>,
+        layers: &[Layer<B>],
+        sizes: &[Size],
+    ) -> Result<Matrix<Device>, Error>
+    where
+        T: Tape<f32, Device>,
+        B: Backend<Weight = Parameter<Self>, Param = Parameter<Self>>,
+    {
+        if T::OWNS_TAPE {
+            return Err(Error::NoGradient { operation: "convolution" });
+        }
+        let Some(to) = sizes.last().filter(|_| !layers.is_empty()) else { return Ok(x.clone()) };
+        let values = self.layers(self.copy(x), layers, sizes)?;
+        matrix(&self.device, values.len() / to.channels, to.channels, values)
+    }
+
+    fn prepend_mean<T: Tape<f32, Device>>(
+        &self,
+        _: &mut T,
+        x: &Matrix<Device>,
+        sequences: usize,
+    ) -> Result<Matrix<Device>, Error> {
+        if T::OWNS_TAPE {
+            return Err(Error::NoGradient { operation: "mean of sequences" });
+        }
+        let isa = self.workers.isa();
+        let (rows, width) = shape(x);
+        let own = rows / sequences.max(1) * width;
+        let mut out = vec![0.0; sequences * (own + width)];
+        for (out, x) in out.chunks_exact_mut((own + width).max(1)).zip(self.copy(x).chunks_exact(own.max(1))) {
+            let (mean, after) = out.split_at_mut(width);
+            kernels::add_columns(isa, mean, x);
+            mean.iter_mut().for_each(|sum| *sum /= (own / width) as f32);
+            after.copy_from_slice(x);
+        }
+        matrix(&self.device, out.len() / width, width, out)
     }
 
     fn transformer<T, B>(

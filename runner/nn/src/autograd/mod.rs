@@ -1,6 +1,7 @@
 //! Backends over dfdx: its tensors, its tape, and on the CPU our kernels as operations on that tape.
 
 mod cpu;
+mod cpu_convolution;
 mod cpu_stack;
 mod operations;
 mod session;
@@ -14,7 +15,9 @@ pub use operations::Operations;
 pub use session::{ParameterInfo, Recorded, Session, Step};
 pub use stock::Stock;
 
-use crate::{Activation, Attention, Backend, Block, Epilogue, Error, LayerNorm, Patches, error::check};
+use crate::{
+    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Operation, Patches, Size, error::check,
+};
 
 /// The same models on a GPU, by dfdx's stock operations.
 #[cfg(feature = "cuda")]
@@ -254,6 +257,22 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
         self.record.with(|tape| self.operations.contrastive_loss(tape, image, text, log_scale, true_pairs))
     }
 
+    fn convolutions(&self, x: &Self::Tensor, size: Size, layers: &[Layer<Self>]) -> Result<Self::Tensor, Error> {
+        let (rows, width) = self.shape(x);
+        check("convolution", "channels of the pictures", width, size.channels)?;
+        let remainder = rows.checked_rem(size.pixels()).unwrap_or(1);
+        check("convolution", "remainder of rows by pixels of a picture", remainder, 0)?;
+        let sizes = sizes(size, layers)?;
+        self.record.with(|tape| self.operations.convolutions(tape, x, layers, &sizes))
+    }
+
+    fn prepend_mean(&self, x: &Self::Tensor, sequences: usize) -> Result<Self::Tensor, Error> {
+        let (rows, _) = self.shape(x);
+        check("mean of sequences", "remainder of rows by sequences", rows.checked_rem(sequences).unwrap_or(rows), 0)?;
+        check("mean of sequences", "sequences without rows", if rows == 0 { sequences } else { 0 }, 0)?;
+        self.record.with(|tape| self.operations.prepend_mean(tape, x, sequences))
+    }
+
     fn transformer(
         &self,
         x: &Self::Tensor,
@@ -273,6 +292,39 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
             None => blocks.iter().try_fold(x.clone(), |x, block| self.block(&x, block, attention, activation)),
         }
     }
+}
+
+/// The sizes of the pictures and of each layer's result, whose parameters must fit.
+fn sizes<O: Operations, R: Record<O>>(size: Size, layers: &[Layer<Dfdx<O, R>>]) -> Result<Vec<Size>, Error> {
+    let mut sizes = vec![size];
+    for layer in layers {
+        let known = |result: usize| {
+            let unknown = Error::Index { operation: "convolution", index: result, rows: sizes.len() };
+            sizes.get(result).copied().ok_or(unknown)
+        };
+        let from = known(layer.input)?;
+        let area = layer.window.size * layer.window.size;
+        let after = match &layer.operation {
+            Operation::Convolution { weight, bias, residual, .. } => {
+                check("convolution", "inputs of a weight", weight.width, area * from.channels)?;
+                bias.check_row("convolution", weight.rows)?;
+                let after = from.after(layer.window, weight.rows)?;
+                if let Some(residual) = residual {
+                    known(*residual)?.check("size of a residual", after)?;
+                }
+                after
+            }
+            Operation::Depthwise { weight, bias, .. } => {
+                check("convolution", "rows of a depthwise weight", weight.rows, area)?;
+                check("convolution", "width of a depthwise weight", weight.width, from.channels)?;
+                bias.check_row("convolution", from.channels)?;
+                from.after(layer.window, from.channels)?
+            }
+            Operation::MaxPool | Operation::MeanPool => from.after(layer.window, from.channels)?,
+        };
+        sizes.push(after);
+    }
+    Ok(sizes)
 }
 
 /// The parameters of a block must fit its width and each other.

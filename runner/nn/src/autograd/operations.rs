@@ -3,7 +3,7 @@
 use dfdx::prelude::{CopySlice, Device, Gradients, HasShape, Storage, Tape, TensorFromVec};
 
 use super::{Matrix, Parameter, failed};
-use crate::{Activation, Attention, Block, Error, backend::Backend};
+use crate::{Activation, Attention, Block, Error, Layer, Size, backend::Backend};
 
 /// The operations of one device, each of which leaves its gradient on the tape it is lent.
 pub trait Operations: Sized + 'static {
@@ -105,6 +105,31 @@ pub trait Operations: Sized + 'static {
         log_scale: &Parameter<Self>,
         true_pairs: Option<&[bool]>,
     ) -> Result<Matrix<Self::Device>, Error>;
+
+    /// See [`Backend::convolutions`]; `sizes` holds that of the pictures and that of each layer's result.
+    fn convolutions<T, B>(
+        &self,
+        _tape: &mut T,
+        _x: &Matrix<Self::Device>,
+        _layers: &[Layer<B>],
+        _sizes: &[Size],
+    ) -> Result<Matrix<Self::Device>, Error>
+    where
+        T: Tape<f32, Self::Device>,
+        B: Backend<Weight = Parameter<Self>, Param = Parameter<Self>>,
+    {
+        Err(Error::Unsupported { operation: "convolution" })
+    }
+
+    /// See [`Backend::prepend_mean`].
+    fn prepend_mean<T: Tape<f32, Self::Device>>(
+        &self,
+        _tape: &mut T,
+        _x: &Matrix<Self::Device>,
+        _sequences: usize,
+    ) -> Result<Matrix<Self::Device>, Error> {
+        Err(Error::Unsupported { operation: "mean of sequences" })
+    }
 
     /// [`Backend::transformer`] as one operation, where the device can.
     fn transformer<T, B>(

@@ -126,6 +126,8 @@ impl<D: Shared> Operations for Stock<D> {
                     let gate = y.with_empty_tape().try_mul(1.702)?.try_sigmoid()?;
                     y.try_mul(gate)?
                 }
+                Activation::Relu => y.try_relu()?,
+                Activation::Relu6 => y.try_clamp(0.0, 6.0)?,
             };
             match residual {
                 Some(residual) => y.try_add(residual.clone()),

@@ -1,6 +1,6 @@
 //! Element-wise kernels: what follows a matrix product.
 
-use super::simd::Simd;
+use super::{convolution::cut, simd::Simd};
 use crate::Activation;
 
 kernel! {
@@ -70,6 +70,8 @@ fn activate_body<S: Simd>(s: S, activation: Activation, x: &[f32], y: &mut [f32]
                 s.put(quick_gelu(s, s.at(x, i, 0.0)).0, y, i);
             }
         }
+        Activation::Relu => rectify(s, f32::INFINITY, x, y),
+        Activation::Relu6 => rectify(s, 6.0, x, y),
     }
 }
 
@@ -99,6 +101,28 @@ fn activate_backward_body<S: Simd>(s: S, activation: Activation, x: &mut [f32], 
                 s.put(derivative, x, i);
             }
         }
+        Activation::Relu => rectify_backward(s, f32::INFINITY, x, y),
+        Activation::Relu6 => rectify_backward(s, 6.0, x, y),
+    }
+}
+
+/// `y = min(max(x, 0), high)`.
+#[inline(always)]
+fn rectify<S: Simd>(s: S, high: f32, x: &[f32], y: &mut [f32]) {
+    for i in (0..x.len()).step_by(S::LANES) {
+        s.put(cut(s, s.at(x, i, 0.0), (0.0, high)), y, i);
+    }
+}
+
+/// As [`rectify`], and `x` becomes 1 where it is between 0 and `high`, else 0.
+#[inline(always)]
+fn rectify_backward<S: Simd>(s: S, high: f32, x: &mut [f32], y: &mut [f32]) {
+    let (zero, one, high_) = (s.splat(0.0), s.splat(1.0), s.splat(high));
+    for i in (0..x.len()).step_by(S::LANES) {
+        let value = s.at(x, i, 0.0);
+        s.put(cut(s, value, (0.0, high)), y, i);
+        let below = s.where_negative(s.sub(value, high_), one, zero);
+        s.put(s.where_negative(s.sub(zero, value), below, zero), x, i);
     }
 }
 

@@ -55,6 +55,7 @@ impl Resolver for Shelf {
                 family: "clip".to_owned(),
                 encodes: vec![Modality::Image, Modality::Text],
                 dim: Some(if reference == "builtin:mini-clip" { 64 } else { 512 }),
+                classes: None,
             }),
             _ => Err(Problem::input("model", format!("unknown model `{reference}`"))
                 .hint("`runner model list` shows the models that there are")),
@@ -477,7 +478,8 @@ fn train(value: &Value, inputs: &Inputs) -> Parts {
     let (_, value) = read::<TrainSettings>(value)?;
     column(inputs, "train", "images", |kind| *kind == ColumnType::Image)?;
     let identity = Digest::of(b"filled in by the language");
-    let info = ModelInfo { identity, family: "clip".to_owned(), encodes: vec![Modality::Image], dim: Some(64) };
+    let encodes = vec![Modality::Image];
+    let info = ModelInfo { identity, family: "clip".to_owned(), encodes, dim: Some(64), classes: None };
     Ok((value, BTreeMap::new(), one("model", Output::Model(info))))
 }
 

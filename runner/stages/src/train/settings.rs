@@ -3,7 +3,7 @@
 use runner_contract::{Problem, StageError};
 use runner_data::{ClipTokenizer, Preprocess, train_tokenizer};
 use runner_models::{
-    Activation, ClipConfig, Pooling, TextConfig, TowerConfig, VisionConfig,
+    Activation, ClipConfig, Pooling, TextConfig, TowerConfig, VisionConfig, VitConfig,
     train::{Augment, TrainOptions, TrainSetup},
 };
 use schemars::JsonSchema;
@@ -254,7 +254,7 @@ impl Settings {
                 positions: tokenizer.context(),
                 pooling: Pooling::Token(tokenizer.end()),
             },
-            vision: VisionConfig { tower: tower(image), image_size, patch_size, channels: 3 },
+            vision: VisionConfig::Vit(VitConfig { tower: tower(image), image_size, patch_size, channels: 3 }),
             dim,
             // The temperature 0.07 of the paper, section 2.5.
             logit_scale_init: (1.0f32 / 0.07).ln(),

@@ -111,6 +111,7 @@ fn fit() -> (KindInfo, Bind, Open) {
             family: "toy".into(),
             encodes: Vec::new(),
             dim: None,
+            classes: None,
         };
         let outputs = BTreeMap::from([
             ("model".to_owned(), Output::Model(model)),

@@ -129,7 +129,7 @@ pub(crate) const SECRET: &str = "s3cr\"et-value";
 impl Resolver for Nothing {
     fn model(&self, reference: &str) -> Result<ModelInfo, Problem> {
         let identity = Digest::of(reference.as_bytes());
-        Ok(ModelInfo { identity, family: "toy".into(), encodes: Vec::new(), dim: None })
+        Ok(ModelInfo { identity, family: "toy".into(), encodes: Vec::new(), dim: None, classes: None })
     }
 
     fn secret(&self, name: &str) -> Option<String> {
