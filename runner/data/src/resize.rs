@@ -120,7 +120,7 @@ pub(crate) struct Raster<'a> {
 
 /// The `window` of `image` resized to `height` × `width`, `[window.height, window.width, channels]`.
 ///
-/// The window lies within the resized picture, no size is 0, and channels are 1 or 3: the caller sees to that.
+/// The window lies within the resized picture, no size is 0, and channels are 1 to 4: the caller sees to that.
 pub(crate) fn resize(
     image: Raster<'_>,
     (height, width): (usize, usize),
@@ -146,13 +146,15 @@ pub(crate) fn resize(
     };
     let across = |part: Part<'_>, weights: &Weights| match channels {
         1 => horizontal::<1>(part, first_column, weights),
-        _ => horizontal::<3>(part, first_column, weights),
+        2 => horizontal::<2>(part, first_column, weights),
+        3 => horizontal::<3>(part, first_column, weights),
+        _ => horizontal::<4>(part, first_column, weights),
     };
     match (&rows, &columns) {
         (None, None) => source.rows().flatten().copied().collect(),
         (Some(rows), None) => vertical(source, first_row, rows),
         (None, Some(columns)) => across(source, columns),
-        (Some(rows), Some(columns)) if vertical_first(image, (height, width), arithmetic) => {
+        (Some(rows), Some(columns)) if vertical_first((image.height, image.width), (height, width), arithmetic) => {
             let down = vertical(source, first_row, rows);
             across(Part::whole(&down, (last_column - first_column) * channels), columns)
         }
@@ -165,8 +167,8 @@ pub(crate) fn resize(
 
 /// Pillow from version 13 on shrinks the height first where that drops more than twice as many rows as the other pass drops
 /// columns; before, and in torchvision, the width always comes first. The order moves roundings, by a step of 8 bits.
-fn vertical_first(image: Raster<'_>, (height, width): (usize, usize), arithmetic: Arithmetic) -> bool {
-    let (rows, columns) = (image.height.saturating_sub(height), image.width.saturating_sub(width));
+pub(crate) fn vertical_first(from: (usize, usize), to: (usize, usize), arithmetic: Arithmetic) -> bool {
+    let (rows, columns) = (from.0.saturating_sub(to.0), from.1.saturating_sub(to.1));
     arithmetic == Arithmetic::Pillow && rows > 2 * columns
 }
 
@@ -190,6 +192,42 @@ impl<'a> Part<'a> {
     }
 }
 
+/// Most source pixels of an output pixel.
+fn taps(source: usize, target: usize, filter: Filter) -> usize {
+    (filter.support() * (source as f64 / target as f64).max(1.0)).ceil() as usize * 2 + 1
+}
+
+/// First source pixel and weights of an output pixel.
+fn exact_row(source: usize, target: usize, filter: Filter) -> impl Fn(usize) -> (usize, Vec<f64>) {
+    let scale = source as f64 / target as f64;
+    let widened = scale.max(1.0);
+    let support = filter.support() * widened;
+    let inverse = 1.0 / widened;
+    move |i| {
+        let centre = (i as f64 + 0.5) * scale;
+        // A cast truncates towards zero and stops at zero, as the reference does.
+        let first = (centre - support + 0.5) as usize;
+        let end = ((centre + support + 0.5) as usize).min(source);
+        let mut weights: Vec<f64> = (first..end).map(|x| filter.weight((x as f64 - centre + 0.5) * inverse)).collect();
+        let sum: f64 = weights.iter().sum();
+        if sum != 0.0 {
+            weights.iter_mut().for_each(|weight| *weight /= sum);
+        }
+        (first, weights)
+    }
+}
+
+/// First source pixel and weights of the output pixels `start..start + count`.
+pub(crate) fn exact_weights(
+    source: usize,
+    target: usize,
+    start: usize,
+    count: usize,
+    filter: Filter,
+) -> Vec<(usize, Vec<f64>)> {
+    (start..start + count).map(exact_row(source, target, filter)).collect()
+}
+
 /// Fixed-point weights of every output pixel of one dimension.
 struct Weights {
     /// First source pixel and number of taps, by output pixel.
@@ -204,24 +242,8 @@ struct Weights {
 impl Weights {
     /// For output pixels `start..start + count` of `target`, from `source` pixels.
     fn new(source: usize, target: usize, start: usize, count: usize, filter: Filter, arithmetic: Arithmetic) -> Self {
-        let scale = source as f64 / target as f64;
-        let widened = scale.max(1.0);
-        let support = filter.support() * widened;
-        let taps = support.ceil() as usize * 2 + 1;
-        let inverse = 1.0 / widened;
-        let row = |i: usize| -> (usize, Vec<f64>) {
-            let centre = (i as f64 + 0.5) * scale;
-            // A cast truncates towards zero and stops at zero, as the reference does.
-            let first = (centre - support + 0.5) as usize;
-            let end = ((centre + support + 0.5) as usize).min(source);
-            let mut weights: Vec<f64> =
-                (first..end).map(|x| filter.weight((x as f64 - centre + 0.5) * inverse)).collect();
-            let sum: f64 = weights.iter().sum();
-            if sum != 0.0 {
-                weights.iter_mut().for_each(|weight| *weight /= sum);
-            }
-            (first, weights)
-        };
+        let row = exact_row(source, target, filter);
+        let taps = taps(source, target, filter);
         let bits = match arithmetic {
             Arithmetic::Pillow => 22,
             Arithmetic::Torchvision => {

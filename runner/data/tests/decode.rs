@@ -5,6 +5,7 @@
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
+use libjpeg_turbo_rs::{PixelFormat, Subsampling};
 use proptest::prelude::*;
 use runner_data::{Limits, Pixels, decode, encode_png};
 
@@ -12,6 +13,19 @@ fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     image.into().write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
+}
+
+fn jpeg() -> Vec<u8> {
+    libjpeg_turbo_rs::compress(&sample().into_raw(), 7, 5, PixelFormat::Rgb, 90, Subsampling::S420).unwrap()
+}
+
+fn gif() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let palette: Vec<u8> = (0..35u8).flat_map(|i| [i * 7, i, 255 - i]).collect();
+    let mut encoder = gif::Encoder::new(&mut bytes, 7, 5, &palette).unwrap();
+    encoder.write_frame(&gif::Frame::from_indexed_pixels(7, 5, (0..35).collect::<Vec<u8>>(), None)).unwrap();
+    drop(encoder);
+    bytes
 }
 
 fn read(bytes: &[u8]) -> Pixels {
@@ -28,9 +42,9 @@ fn lossless_formats_give_their_pixels() {
     for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP, ImageFormat::Pnm] {
         assert_eq!(read(&encode(sample(), format)), expected, "{format:?}");
     }
-    let gif = read(&encode(DynamicImage::from(sample()).to_rgba8(), ImageFormat::Gif));
-    assert_eq!((gif.height, gif.width, gif.channels), (5, 7, 3));
-    let jpeg = read(&encode(sample(), ImageFormat::Jpeg));
+    let gif = read(&gif());
+    assert_eq!((gif.height, gif.width, gif.channels, &gif.data[3..6]), (5, 7, 3, &[7, 1, 254][..]));
+    let jpeg = read(&jpeg());
     assert_eq!((jpeg.height, jpeg.width, jpeg.channels), (5, 7, 3));
 }
 
@@ -91,11 +105,14 @@ proptest! {
 
     #[test]
     fn damaged_pictures_never_panic(at in 0usize..400, value in any::<u8>(), cut in 0usize..400, format in 0usize..5) {
-        let formats = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Tiff];
-        let mut bytes = encode(DynamicImage::from(sample()).to_rgba8(), if format == 1 { ImageFormat::Png } else { formats[format] });
-        if format == 1 {
-            bytes = encode(sample(), ImageFormat::Jpeg);
-        }
+        let rgba = || DynamicImage::from(sample()).to_rgba8();
+        let mut bytes = match format {
+            0 => encode(rgba(), ImageFormat::Png),
+            1 => jpeg(),
+            2 => gif(),
+            3 => encode(rgba(), ImageFormat::WebP),
+            _ => encode(rgba(), ImageFormat::Tiff),
+        };
         let at = at % bytes.len();
         bytes[at] = value;
         bytes.truncate(bytes.len() - cut % bytes.len() / 2);

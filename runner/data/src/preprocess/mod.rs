@@ -17,9 +17,11 @@ use runner_contract::ImageRef;
 pub use open_clip::{PreprocessCfg, ResizeMode};
 
 use crate::{
-    DataError, Limits, decode,
+    DataError, Limits, Pixels,
+    decode::{Kind, Picture, open},
     error::read_text,
     resize::{Arithmetic, Filter, Raster, Window, resize},
+    resize16::resize16,
 };
 
 /// OpenAI CLIP's channel means, of values in 0..1.
@@ -107,6 +109,19 @@ pub enum RgbConversion {
     OnWhite,
     /// After resize and crop, as OpenAI's and open_clip's transforms do: palettes are resized by nearest, alpha weighs colours.
     Last,
+}
+
+/// Where a picture's pixels go.
+struct Plan {
+    /// Rows and columns after the resize.
+    resized: (usize, usize),
+    /// What the crop leaves of it.
+    window: Window,
+    /// Rows of border above, columns of border before.
+    above: usize,
+    before: usize,
+    /// Rows and columns of the result.
+    target: (usize, usize),
 }
 
 /// Makes a model's input of a picture. Cheap to clone.
@@ -255,50 +270,101 @@ impl Preprocess {
 
     /// [`Preprocess::apply`] into a slice of `3 · height · width`.
     pub fn apply_into(&self, image: ImageRef<'_>, out: &mut [f32]) -> Result<(), DataError> {
-        let decoded;
-        let (image, path) = match image {
-            ImageRef::Pixels { height, width, channels, data } => (Raster { height, width, channels, data }, "pixels"),
-            ImageRef::Encoded { bytes, path } => {
-                decoded = decode(bytes, path, &self.limits)?;
-                let (height, width, channels) = (decoded.height, decoded.width, decoded.channels);
-                (Raster { height, width, channels, data: &decoded.data }, path)
+        match image {
+            ImageRef::Pixels { height, width, channels, data } => {
+                if !matches!(channels, 1 | 3) || data.is_empty() || data.len() != height * width * channels {
+                    let message = format!("{} bytes are not {height}x{width} pixels of 1 or 3 channels", data.len());
+                    return Err(DataError::image("pixels", message));
+                }
+                self.process(Raster { height, width, channels, data }, "pixels", out)
             }
-        };
-        let Raster { height, width, channels, data } = image;
-        if !matches!(channels, 1 | 3) || data.is_empty() || data.len() != height * width * channels {
-            let message = format!("{} bytes are not {height}x{width} pixels of 1 or 3 channels", data.len());
-            return Err(DataError::image(path, message));
+            ImageRef::Encoded { bytes, path } => {
+                let picture = open(bytes, path, &self.limits)?;
+                let plain = matches!(picture.kind, Kind::Grey | Kind::Rgb) && !picture.nearest;
+                let pixels = match self.rgb {
+                    RgbConversion::Last if !plain => return self.process_in_mode(picture, path, out),
+                    RgbConversion::Last | RgbConversion::First => picture.into_rgb(),
+                    RgbConversion::OnWhite => picture.into_rgb_on_white(),
+                };
+                let Pixels { height, width, channels, data } = &pixels;
+                self.process(Raster { height: *height, width: *width, channels: *channels, data }, path, out)
+            }
         }
-        let resized = self.resize.map_or((height, width), |size| size.of(height, width));
-        self.check(path, (height, width), resized)?;
-        let (target_height, target_width) = self.crop.unwrap_or(resized);
-        if (target_height, target_width) != self.size() || out.len() != 3 * target_height * target_width {
+    }
+
+    /// Of grey or RGB pixels.
+    fn process(&self, image: Raster<'_>, path: &str, out: &mut [f32]) -> Result<(), DataError> {
+        let plan = self.plan((image.height, image.width), path, out.len())?;
+        let pixels = resize(image, plan.resized, plan.window, self.filter, self.reference.arithmetic());
+        self.write(&pixels, image.channels, [self.fill; 3], &plan, out);
+        Ok(())
+    }
+
+    /// Of a picture in another mode of Pillow's, which becomes RGB after the resize.
+    fn process_in_mode(&self, mut picture: Picture, path: &str, out: &mut [f32]) -> Result<(), DataError> {
+        let from = (picture.height, picture.width);
+        let plan = self.plan(from, path, out.len())?;
+        let Plan { resized, window, .. } = plan;
+        let filter = if picture.nearest { Filter::Nearest } else { self.filter };
+        // What Pillow resizes by nearest, or not at all, it does not multiply by alpha.
+        let blended = filter != Filter::Nearest && from != resized;
+        if blended {
+            picture.premultiply();
+        }
+        let kind = picture.kind;
+        let data = if kind == Kind::Grey16 && filter != Filter::Nearest {
+            resize16(&picture.data, from, resized, window, filter)
+        } else {
+            let image = Raster { height: from.0, width: from.1, channels: kind.bytes(), data: &picture.data };
+            resize(image, resized, window, filter, self.reference.arithmetic())
+        };
+        let mut cut = Picture::new(window.height, window.width, kind, data);
+        if blended {
+            cut.unpremultiply();
+        }
+        let border = Picture::new(1, 1, kind, vec![self.fill; kind.bytes()]).into_rgb().data;
+        let border = picture.background.unwrap_or_else(|| [0, 1, 2].map(|c: usize| border[c.min(border.len() - 1)]));
+        let pixels = cut.into_rgb();
+        self.write(&pixels.data, pixels.channels, border, &plan, out);
+        Ok(())
+    }
+
+    /// Where everything goes for a picture of `from` rows and columns.
+    fn plan(&self, from: (usize, usize), path: &str, length: usize) -> Result<Plan, DataError> {
+        let resized = self.resize.map_or(from, |size| size.of(from.0, from.1));
+        self.check(path, from, resized)?;
+        let target = self.crop.unwrap_or(resized);
+        if target != self.size() || length != 3 * target.0 * target.1 {
             let (h, w) = self.size();
             let message = format!(
-                "it becomes {target_height}x{target_width} pixels, the model takes {h}x{w}: the config has no centre crop"
+                "it becomes {}x{} pixels, the model takes {h}x{w}: the config has no centre crop",
+                target.0, target.1
             );
             return Err(DataError::image(path, message));
         }
-        let (top, above, rows) = self.place(resized.0, target_height);
-        let (left, before, columns) = self.place(resized.1, target_width);
-        let window = Window { top, left, height: rows, width: columns };
-        let pixels = resize(image, resized, window, self.filter, self.reference.arithmetic());
+        let (top, above, height) = self.place(resized.0, target.0);
+        let (left, before, width) = self.place(resized.1, target.1);
+        Ok(Plan { resized, window: Window { top, left, height, width }, above, before, target })
+    }
+
+    /// Rescaled and normalised planes of the window's `pixels`, in a border where they are smaller than the target.
+    fn write(&self, pixels: &[u8], channels: usize, border: [u8; 3], plan: &Plan, out: &mut [f32]) {
+        let (height, width) = plan.target;
         let values = self.values();
-        if (rows, columns) != (target_height, target_width) {
-            for (plane, values) in out.chunks_exact_mut(target_height * target_width).zip(&values) {
-                plane.fill(values[usize::from(self.fill)]);
+        let bordered = (plan.window.height, plan.window.width) != plan.target;
+        for (channel, (plane, values)) in out.chunks_exact_mut(height * width).zip(&values).enumerate() {
+            if bordered {
+                plane.fill(values[usize::from(border[channel])]);
             }
-        }
-        for (channel, (plane, values)) in out.chunks_exact_mut(target_height * target_width).zip(&values).enumerate() {
             let offset = channel.min(channels - 1);
-            let lines = plane.chunks_exact_mut(target_width).skip(above);
-            for (line, row) in lines.zip(pixels.chunks_exact(columns * channels)) {
-                for (value, pixel) in line[before..before + columns].iter_mut().zip(row.chunks_exact(channels)) {
+            let lines = plane.chunks_exact_mut(width).skip(plan.above);
+            for (line, row) in lines.zip(pixels.chunks_exact(plan.window.width * channels)) {
+                let line = &mut line[plan.before..plan.before + plan.window.width];
+                for (value, pixel) in line.iter_mut().zip(row.chunks_exact(channels)) {
                     *value = values[usize::from(pixel[offset])];
                 }
             }
         }
-        Ok(())
     }
 
     /// A picture thousands of times longer than wide would fill the memory on its way to a small square.
