@@ -10,7 +10,10 @@ mod resize16;
 mod text;
 pub mod write;
 
-pub use dataset::{Catalog, Dataset, FileStamp, IMAGE, Idx, Known, LABEL, Memory, classes_schema, read_idx};
+pub use dataset::{
+    Catalog, Children, Dataset, FileStamp, IMAGE, Idx, Known, LABEL, Memory, Object, Objects, OpenOptions,
+    classes_schema, imagenet_classes, imagenet_synsets, imagenet_templates, read_idx,
+};
 pub use decode::{Limits, Pixels, decode, encode_png};
 pub use error::DataError;
 pub use preprocess::{CLIP_MEAN, CLIP_STD, Preprocess, PreprocessCfg, Reference, ResizeMode, RgbConversion, Size};

@@ -11,7 +11,7 @@ use std::{
 
 use proptest::prelude::*;
 use runner_contract::{Batch, ColumnType, Digest, ImageRef, ShardInfo};
-use runner_data::{Catalog, Dataset, FileStamp, Memory, Pixels, encode_png, read_idx};
+use runner_data::{Catalog, Dataset, FileStamp, Memory, OpenOptions, Pixels, encode_png, read_idx};
 
 fn all(dataset: &dyn Dataset, limit: Option<usize>) -> Batch {
     let columns: Vec<String> = dataset.schema().columns.iter().map(|column| column.name.clone()).collect();
@@ -102,7 +102,7 @@ fn only_the_columns_asked_for_are_read() {
 #[test]
 fn repeated_datasets_have_ids_of_their_own() {
     let catalog = Catalog::new(".");
-    let twice = catalog.open_all(&["mnist:test".into(), "mnist:test".into()]).unwrap();
+    let twice = catalog.open_all(&["mnist:test".into(), "mnist:test".into()], &OpenOptions::default()).unwrap();
     assert_eq!(twice.len(), 20_000);
     let rows = ids(&all(twice.as_ref(), None));
     assert_eq!(rows.iter().collect::<HashSet<_>>().len(), 20_000);
@@ -235,11 +235,15 @@ fn classes_of_joined_datasets_are_joined_by_name() {
     for (path, value) in [("a/cat/1.png", 1), ("a/dog/2.png", 2), ("b/bird/3.png", 3), ("b/dog/4.png", 4)] {
         write(root.path(), path, &png(value));
     }
-    let joined = Catalog::new(root.path()).open_all(&["a".into(), "b".into()]).unwrap();
+    let joined = Catalog::new(root.path()).open_all(&["a".into(), "b".into()], &OpenOptions::default()).unwrap();
     assert_eq!(joined.classes().unwrap(), ["cat", "dog", "bird"]);
     assert_eq!(all(joined.as_ref(), None).integers("label").unwrap(), [0, 1, 2, 1]);
     write(root.path(), "flat/1.png", &png(1));
-    let mixed = Catalog::new(root.path()).open_all(&["a".into(), "flat".into()]).err().unwrap().to_string();
+    let mixed = Catalog::new(root.path())
+        .open_all(&["a".into(), "flat".into()], &OpenOptions::default())
+        .err()
+        .unwrap()
+        .to_string();
     assert_eq!(mixed, "cannot join datasets of other columns or types: a has id, image, label, flat has id, image");
 }
 
@@ -274,7 +278,7 @@ fn idx_files_read_alike_plain_and_packed() {
     assert_eq!(all(plain.as_ref(), None), all(packed.as_ref(), None));
     let infos = (plain.shards(None).unwrap(), packed.shards(None).unwrap());
     assert_eq!((infos.0[0].ids, &infos.0[0].columns), (infos.1[0].ids, &infos.1[0].columns));
-    assert!(error(root.path(), "plain/x:test").contains("no IDX files of that split"));
+    assert!(error(root.path(), "plain/x:test").contains("no files of that split"));
 
     // As the cache of `fetch` holds them.
     write(root.path(), "cache/fashion-mnist/train-images-idx3-ubyte", &images);
@@ -294,7 +298,7 @@ fn references_that_mean_nothing_say_what_does() {
     );
     write(root.path(), "notes.txt", b"x");
     assert!(error(root.path(), "notes.txt").contains("is not a dataset: expected a folder of pictures"));
-    assert!(Catalog::new(".").open_all(&[]).is_err());
+    assert!(Catalog::new(".").open_all(&[], &OpenOptions::default()).is_err());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use runner_contract::{Batch, Digest, Input, KindInfo, Problem, Shape, ShardInfo, Source, Stage, StageError};
-use runner_data::{Catalog, classes_schema};
+use runner_data::{Catalog, OpenOptions, classes_schema, imagenet_classes};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
@@ -13,9 +13,69 @@ use crate::{Binding, Defined, Definition, Services, definition::output};
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// What to read: `mnist:test`, the path of an image folder, of a CSV or JSONL file, of IDX files. A list is read
-    /// one after the other; classes are joined by name.
+    /// What to read: `mnist:test`, a name from `runner.toml` (`imagenet:val`), a path or `s3://` URL of an image folder, of tar
+    /// (WebDataset) or Parquet files, of CIFAR or IDX files, of a CSV or JSONL file. A list is read one after the other; classes
+    /// are joined by name.
     source: References,
+    /// The name of each class, by label, where the files do not say or say it badly; `imagenet` for ImageNet's 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    classes: Option<Classes>,
+}
+
+/// Class names.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+struct Classes(Vec<String>);
+
+impl<'de> Deserialize<'de> for Classes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Classes;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of class names, or `imagenet`")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Classes, E> {
+                match name {
+                    "imagenet" => Ok(Classes(imagenet_classes().to_vec())),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(name), &self)),
+                }
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Classes, A::Error> {
+                let mut all = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    all.push(item);
+                }
+                Ok(Classes(all))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Classes {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Classes".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{"const": "imagenet"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+        })
+    }
+}
+
+impl Settings {
+    fn options(&self) -> OpenOptions {
+        OpenOptions { classes: self.classes.as_ref().map(|classes| classes.0.clone()) }
+    }
 }
 
 /// One reference or several. Kept as a list, so that `a` and `[a]` are the same settings.
@@ -96,7 +156,7 @@ impl Definition for Dataset {
         let References(references) = &settings.source;
         let mut fine = !references.is_empty();
         for (i, reference) in references.iter().enumerate() {
-            if let Err(error) = self.catalog.open(reference) {
+            if let Err(error) = self.catalog.open_with(reference, &settings.options()) {
                 fine = false;
                 let mut problem = crate::problem_of(error);
                 problem.path = vec!["with".into(), "source".into()];
@@ -110,7 +170,7 @@ impl Definition for Dataset {
         if !fine {
             return;
         }
-        match self.catalog.open_all(references) {
+        match self.catalog.open_all(references, &settings.options()) {
             Ok(dataset) => {
                 binding.gives("rows", dataset.schema().columns.clone());
                 if dataset.classes().is_some() {
@@ -124,7 +184,10 @@ impl Definition for Dataset {
     }
 
     fn open(&self, settings: Settings, _: &BTreeMap<String, Input>) -> Result<Stage, StageError> {
-        let dataset = self.catalog.open_all(&settings.source.0).map_err(|error| StageError::new(error.to_string()))?;
+        let dataset = self
+            .catalog
+            .open_all(&settings.source.0, &settings.options())
+            .map_err(|error| StageError::new(error.to_string()))?;
         Ok(Stage::Source(Box::new(Rows(dataset))))
     }
 }

@@ -2,18 +2,19 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    env, fs,
+    env,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use super::{
-    Dataset, Sharded,
+    Dataset, Objects, Sharded, brace,
     concat::Concat,
-    folder::Folder,
+    folder::Hints,
     memory::{Memory, Remembered},
-    mnist::{Digits, FASHION_CLASSES, digit_names},
-    table,
+    mnist::{Digits, FASHION_CLASSES, digit_names, find_split},
+    place::Place,
+    recognise::{Recognised, Request, is_split},
 };
 use crate::DataError;
 
@@ -63,6 +64,16 @@ const KNOWN: &[Known] = &[
     },
 ];
 
+/// The alias whose folder holds ImageNet: all of its 1,000 classes count, whichever are there.
+const IMAGENET: &str = "imagenet";
+
+/// What the files of a dataset do not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OpenOptions {
+    /// The name of each class, by label.
+    pub classes: Option<Vec<String>>,
+}
+
 /// Finds datasets: by name, or by path below a root. Opened datasets are remembered, so that one that is named twice is
 /// listed, unpacked and hashed once.
 pub struct Catalog {
@@ -70,7 +81,8 @@ pub struct Catalog {
     cache: PathBuf,
     aliases: BTreeMap<String, PathBuf>,
     remembered: Remembered,
-    open: Mutex<HashMap<String, Arc<dyn Dataset>>>,
+    objects: Option<Arc<dyn Objects>>,
+    open: Mutex<HashMap<(String, OpenOptions), Recognised>>,
 }
 
 impl Catalog {
@@ -81,6 +93,7 @@ impl Catalog {
             cache: Self::default_cache(),
             aliases: BTreeMap::new(),
             remembered: Remembered::default(),
+            objects: None,
             open: Mutex::default(),
         }
     }
@@ -89,6 +102,13 @@ impl Catalog {
     #[must_use]
     pub fn with_memory(mut self, memory: Arc<dyn Memory>) -> Self {
         self.remembered = Remembered::new(memory);
+        self
+    }
+
+    /// The same with buckets: `s3://bucket/key` is a place then.
+    #[must_use]
+    pub fn with_objects(mut self, objects: Arc<dyn Objects>) -> Self {
+        self.objects = Some(objects);
         self
     }
 
@@ -131,153 +151,151 @@ impl Catalog {
         known.embedded || find_split(&self.cache.join(name), split).is_some()
     }
 
-    /// Opens a dataset: `mnist:test`, `mnist:train`, `fashion-mnist:test`, `fashion-mnist:train`, or the path of an image folder, a
-    /// `.csv`, `.tsv` or `.jsonl` file, or IDX files (a folder of them, with `:train` or `:test` behind where it holds both).
+    /// Opens a dataset: one known by name (`mnist:test`), a name of the user's (`imagenet:val`), or a path or `s3://` URL: a folder
+    /// of pictures, ImageNet as it is published, tar files (WebDataset) and Parquet files, with `{000..049}` where there are many,
+    /// CIFAR and IDX files, a table; with `:train`, `:val` or `:test` behind where it holds splits.
     pub fn open(&self, reference: &str) -> Result<Arc<dyn Dataset>, DataError> {
-        if let Some(open) = self.open.lock().ok().and_then(|open| open.get(reference).cloned()) {
+        self.open_with(reference, &OpenOptions::default())
+    }
+
+    /// The same with what the files do not say.
+    pub fn open_with(&self, reference: &str, options: &OpenOptions) -> Result<Arc<dyn Dataset>, DataError> {
+        Ok(self.recognise(reference, options)?.0)
+    }
+
+    /// The dataset, and a line that says what was recognised.
+    pub fn recognise(&self, reference: &str, options: &OpenOptions) -> Result<(Arc<dyn Dataset>, String), DataError> {
+        let asked = (reference.to_owned(), options.clone());
+        if let Some(open) = self.open.lock().ok().and_then(|open| open.get(&asked).cloned()) {
             return Ok(open);
         }
-        let dataset = self.open_new(reference)?;
+        let opened = self.open_new(reference, options)?;
         if let Ok(mut open) = self.open.lock() {
-            open.insert(reference.to_owned(), dataset.clone());
+            open.insert(asked, opened.clone());
         }
-        Ok(dataset)
+        Ok(opened)
     }
 
     /// Opens several datasets as one, their rows one after the other. They have the same columns; one may stand there
     /// several times.
-    pub fn open_all(&self, references: &[String]) -> Result<Arc<dyn Dataset>, DataError> {
-        let mut parts = references.iter().map(|reference| self.open(reference)).collect::<Result<Vec<_>, _>>()?;
+    pub fn open_all(&self, references: &[String], options: &OpenOptions) -> Result<Arc<dyn Dataset>, DataError> {
+        let open = |reference: &String| self.open_with(reference, options);
+        let mut parts = references.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         match (parts.len(), parts.pop()) {
             (1, Some(only)) => Ok(only),
             (_, last) => Ok(Arc::new(Concat::new(parts.into_iter().chain(last).collect())?)),
         }
     }
 
-    /// The path that a name of the user's stands for, split and all. Absolute, so that it is no such name itself.
-    fn aliased(&self, reference: &str) -> Option<String> {
-        let (name, split) = match reference.split_once(':') {
-            Some((name, split)) => (name, format!(":{split}")),
-            None => (reference, String::new()),
-        };
-        let path = self.root.join(self.aliases.get(name)?);
-        path.is_absolute().then(|| format!("{}{split}", path.display()))
+    /// The names that the user gave to paths, with the paths.
+    pub fn aliases(&self) -> &BTreeMap<String, PathBuf> {
+        &self.aliases
     }
 
-    fn open_new(&self, reference: &str) -> Result<Arc<dyn Dataset>, DataError> {
-        if let Some(path) = self.aliased(reference) {
-            return self.open_new(&path);
+    /// The path that a name of the user's stands for, split and all.
+    fn aliased(&self, reference: &str) -> Option<(String, Option<String>)> {
+        let (name, split) = match reference.split_once(':') {
+            Some((name, split)) => (name, Some(split.to_owned())),
+            None => (reference, None),
+        };
+        let path = self.aliases.get(name)?;
+        let text = path.to_str()?;
+        let (path, inner) = split_of(text, |path| self.root.join(path).exists());
+        let path = if is_url(path) { path.to_owned() } else { self.root.join(path).to_str()?.to_owned() };
+        Some((path, split.or(inner.map(str::to_owned))))
+    }
+
+    fn open_new(&self, reference: &str, options: &OpenOptions) -> Result<Recognised, DataError> {
+        let unknown = |message: String| DataError::Reference { reference: reference.to_owned(), message };
+        let mut hints = Hints { classes: options.classes.clone(), ..Hints::default() };
+        let (path, split) = match self.aliased(reference) {
+            Some(aliased) => {
+                hints.imagenet = reference.split(':').next() == Some(IMAGENET) && options.classes.is_none();
+                aliased
+            }
+            None => {
+                if let Some(known) = self.open_known(reference)? {
+                    return Ok(known);
+                }
+                let (path, split) = split_of(reference, |path| self.root.join(path).exists());
+                (path.to_owned(), split.map(str::to_owned))
+            }
+        };
+        let place = match path.strip_prefix("s3://") {
+            Some(rest) if rest.trim_matches('/').is_empty() => return Err(unknown("write s3://BUCKET/KEY".to_owned())),
+            Some(_) => match &self.objects {
+                Some(objects) => Place::Bucket(objects.clone(), path.trim_end_matches('/').to_owned()),
+                None => return Err(unknown("buckets cannot be read here".to_owned())),
+            },
+            None if is_url(&path) => return Err(unknown("expected a path or an s3:// URL".to_owned())),
+            None => Place::Disk(self.root.join(&path)),
+        };
+        if let Place::Disk(path) = &place
+            && !path.exists()
+            && !brace::is_pattern(&path.to_string_lossy())
+        {
+            if reference.split(':').next() == Some(IMAGENET) && !self.aliases.contains_key(IMAGENET) {
+                return Err(unknown("where ImageNet lies is not set\nhint: write [datasets] imagenet = \"/path/to/it\" into runner.toml".to_owned()));
+            }
+            let known = KNOWN.iter().map(|known| known.reference).collect::<Vec<_>>().join(", ");
+            return Err(unknown(format!("{} does not exist, and it is none of {known}", path.display())));
         }
+        let name = name_of(&place);
+        let request =
+            Request { reference: reference.to_owned(), place, split, name, hints, remembered: self.remembered.clone() };
+        request.open()
+    }
+
+    /// A dataset known by name, or `None` for other references.
+    fn open_known(&self, reference: &str) -> Result<Option<Recognised>, DataError> {
         if reference == "mnist:test" {
-            return Ok(Arc::new(Sharded::new(Digits::embedded_test()?)));
+            let digits = Digits::embedded_test()?;
+            return Ok(Some((Arc::new(Sharded::new(digits)), "MNIST's test digits, inside the program".to_owned())));
         }
         let unknown = |message: String| Err(DataError::Reference { reference: reference.to_owned(), message });
-        if let Some(known) = KNOWN.iter().find(|known| known.reference == reference) {
-            let (name, split) = reference.split_once(':').unwrap_or((reference, ""));
-            let folder = self.cache.join(name);
-            let Some((images, labels)) = find_split(&folder, split) else {
-                let (name, folder) = (known.fetch, folder.display());
-                return unknown(format!("not in {folder} yet\nhint: runner dataset fetch {name}"));
+        let (name, split) = reference.split_once(':').unwrap_or((reference, ""));
+        if KNOWN.iter().all(|known| known.reference != reference) {
+            return match name {
+                "mnist" | "fashion-mnist" => unknown(format!("expected {name}:train or {name}:test")),
+                _ => Ok(None),
             };
-            let classes = match name {
-                "mnist" => digit_names(),
-                _ => FASHION_CLASSES.map(str::to_owned).to_vec(),
-            };
-            let digits =
-                Digits::open(&format!("{name}/{split}"), &images, Some(&labels), Some(classes), &self.remembered)?;
-            return Ok(Arc::new(Sharded::new(digits)));
         }
-        if let Some((name @ ("mnist" | "fashion-mnist"), _)) =
-            Some(reference.split_once(':').unwrap_or((reference, "")))
-        {
-            return unknown(format!("expected {name}:train or {name}:test"));
-        }
-        let (path, split) = match reference.rsplit_once(':') {
-            Some((path, split @ ("train" | "test"))) if !self.root.join(reference).exists() => (path, Some(split)),
-            _ => (reference, None),
+        let folder = self.cache.join(name);
+        let Some((images, labels)) = find_split(&folder, split) else {
+            return unknown(format!("not in {} yet\nhint: runner dataset fetch {name}", folder.display()));
         };
-        let path = self.root.join(path);
-        let Ok(metadata) = fs::metadata(&path) else {
-            let known = KNOWN.iter().map(|known| known.reference).collect::<Vec<_>>().join(", ");
-            return unknown(format!("{} does not exist, and it is none of {known}", path.display()));
+        let classes = match name {
+            "mnist" => digit_names(),
+            _ => FASHION_CLASSES.map(str::to_owned).to_vec(),
         };
-        let stem = path.canonicalize().unwrap_or_else(|_| path.clone());
-        let stem = stem.file_stem().and_then(|stem| stem.to_str()).unwrap_or("data").to_owned();
-        if metadata.is_dir() {
-            return self.open_folder(reference, &path, split, &stem);
-        }
-        let extension =
-            path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
-        match extension.as_str() {
-            "csv" | "tsv" | "jsonl" | "ndjson" => {
-                Ok(Arc::new(Sharded::new(table::open(&stem, &path, &extension, self.remembered.clone())?)))
-            }
-            _ if idx_role(&path).is_some() => {
-                let labels = labels_beside(&path);
-                Ok(Arc::new(Sharded::new(Digits::open(&stem, &path, labels.as_deref(), None, &self.remembered)?)))
-            }
-            _ => unknown(format!(
-                "{} is not a dataset: expected a folder of pictures, a .csv, .tsv or .jsonl file, or IDX files (…-images-idx3-ubyte)",
-                path.display()
-            )),
-        }
-    }
-
-    fn open_folder(
-        &self,
-        reference: &str,
-        path: &Path,
-        split: Option<&str>,
-        name: &str,
-    ) -> Result<Arc<dyn Dataset>, DataError> {
-        let splits: Vec<_> =
-            ["train", "test"].into_iter().filter_map(|split| Some((split, find_split(path, split)?))).collect();
-        let wrong = |message: String| Err(DataError::Reference { reference: reference.to_owned(), message });
-        match (split, splits.as_slice()) {
-            (None, []) => Ok(Arc::new(Sharded::new(Folder::open(name, path, self.remembered.clone())?))),
-            (None, [_, _, ..]) => wrong(format!("it holds two splits: write {reference}:train or {reference}:test")),
-            (split, splits) => {
-                let found = splits.iter().find(|(name, _)| split.is_none_or(|split| split == *name));
-                let Some((split, (images, labels))) = found else {
-                    return wrong(format!("no IDX files of that split in {}", path.display()));
-                };
-                Ok(Arc::new(Sharded::new(Digits::open(
-                    &format!("{name}/{split}"),
-                    images,
-                    Some(labels),
-                    None,
-                    &self.remembered,
-                )?)))
-            }
-        }
+        let digits = Digits::open(&format!("{name}/{split}"), &images, Some(&labels), Some(classes), &self.remembered)?;
+        Ok(Some((Arc::new(Sharded::new(digits)), format!("fetched IDX files in {}", folder.display()))))
     }
 }
 
-/// The images and labels of a split among the files of a folder, plain or packed.
-fn find_split(folder: &Path, split: &str) -> Option<(PathBuf, PathBuf)> {
-    let stem = match split {
-        "test" => "t10k",
-        other => other,
-    };
-    let find = |what: &str| {
-        let names = [format!("{stem}-{what}-ubyte"), format!("{stem}-{}-ubyte", what.replacen("-idx", ".idx", 1))];
-        let candidates = names.iter().flat_map(|name| [folder.join(name), folder.join(format!("{name}.gz"))]);
-        candidates.into_iter().find(|path| path.is_file())
-    };
-    Some((find("images-idx3")?, find("labels-idx1")?))
+/// Path and split of `path:split`, unless the whole is a path itself.
+fn split_of<'a>(reference: &'a str, exists: impl Fn(&str) -> bool) -> (&'a str, Option<&'a str>) {
+    match reference.rsplit_once(':') {
+        Some((path, split)) if !path.is_empty() && is_split(split) && !exists(reference) => (path, Some(split)),
+        _ => (reference, None),
+    }
 }
 
-/// Whether a file is named as IDX files are.
-fn idx_role(path: &Path) -> Option<&str> {
-    let name = path.file_name()?.to_str()?;
-    let name = name.strip_suffix(".gz").unwrap_or(name);
-    (name.ends_with("idx3-ubyte") || name.ends_with(".idx3") || name.ends_with("idx4-ubyte")).then_some(name)
+fn is_url(text: &str) -> bool {
+    text.contains("://")
 }
 
-/// The labels of an images file: the same name with `labels` and `idx1`.
-fn labels_beside(images: &Path) -> Option<PathBuf> {
-    let name = images.file_name()?.to_str()?.replace("images", "labels").replace("idx3", "idx1");
-    let plain = name.strip_suffix(".gz").unwrap_or(&name).to_owned();
-    let packed = format!("{plain}.gz");
-    [plain, packed].into_iter().map(|name| images.with_file_name(name)).find(|path| path != images && path.is_file())
+/// What a dataset's ids start with: the last part of its path that says something.
+fn name_of(place: &Place) -> String {
+    let text = place.to_string();
+    if !brace::is_pattern(&text) {
+        return place.stem();
+    }
+    let name = text.rsplit('/').next().unwrap_or_default();
+    let start = name.split('{').next().unwrap_or_default().trim_end_matches(['-', '_', '.']);
+    match (start, place.parent()) {
+        ("", Some(parent)) if !brace::is_pattern(&parent.to_string()) => parent.stem(),
+        ("", _) => "data".to_owned(),
+        (start, _) => start.to_owned(),
+    }
 }

@@ -47,8 +47,11 @@ impl Concat {
         }
         let mut classes: Vec<String> = Vec::new();
         let mut seen: HashSet<String> = HashSet::new();
-        for class in datasets.iter().filter_map(|dataset| dataset.classes()).flatten() {
-            if seen.insert(class.clone()) {
+        // Of one list of classes, two may share a name (ImageNet's do) and stay two.
+        let same = datasets.iter().all(|dataset| dataset.classes() == first.classes());
+        let lists = datasets.iter().take(if same { 1 } else { datasets.len() });
+        for class in lists.filter_map(|dataset| dataset.classes()).flatten() {
+            if seen.insert(class.clone()) || same {
                 classes.push(class.clone());
             }
         }
@@ -61,7 +64,10 @@ impl Concat {
             let count = counts.entry(rows.name().to_owned()).or_default();
             *count += 1;
             let map = rows.classes().map(|names| names.iter().filter_map(|name| labels.get(name.as_str()).copied()));
-            let map = map.map(Iterator::collect).filter(|map: &Vec<i64>| !map.iter().copied().eq(0..map.len() as i64));
+            let map = map
+                .filter(|_| !same)
+                .map(Iterator::collect)
+                .filter(|map: &Vec<i64>| !map.iter().copied().eq(0..map.len() as i64));
             let prefix = (*count > 1).then(|| format!("{count}:"));
             parts.push(Part { rows: rows.clone(), prefix, labels: map });
         }

@@ -1,95 +1,150 @@
-//! A folder of pictures: a class a sub-folder, or flat without classes.
+//! A folder of pictures: a class a sub-folder, or flat; on disk or in a bucket.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 use runner_contract::{
     Batch, Column, ColumnData, ColumnType, Digest, ImageForm, ImageRef, ImagesBuilder, KeyHasher, Schema,
 };
 
 use super::{
-    About, IMAGE, LABEL, Table, batch_error,
+    About, IMAGE, LABEL, Table, batch_error, imagenet,
+    imagenet::Truth,
     layout::Layout,
-    memory::{Digests, Remembered, Wanted, modified},
+    memory::{Digests, Remembered, Wanted},
+    place::{Entry, Place, Version},
 };
-use crate::{DataError, error::read};
+use crate::DataError;
 
 /// Extensions of files that are taken for pictures.
 pub(super) const EXTENSIONS: [&str; 13] =
     ["png", "jpg", "jpeg", "jpe", "gif", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"];
 
-/// How deep sub-folders are followed, so that a link to a parent ends.
-const MOST_DEPTH: usize = 12;
-
 /// Pictures in a folder, by path.
 pub(super) struct Folder {
     about: About,
-    root: PathBuf,
-    files: Vec<Entry>,
+    root: Place,
+    files: Vec<File>,
+    /// Its pictures are ImageNet's validation pictures: ids are their names, wherever they lie.
+    by_name: bool,
     digests: Digests,
 }
 
-struct Entry {
-    /// Below the folder, with `/` between.
-    path: String,
-    seen: Seen,
+struct File {
+    entry: Entry,
     label: u32,
 }
 
-/// A file's size, and when it was last changed (nanoseconds since 1970), where the system says so.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Seen {
-    size: u64,
-    modified: Option<i64>,
+/// What is known of a folder besides what lies in it.
+#[derive(Clone, Default)]
+pub(super) struct Hints {
+    /// The name of each class, in the order of the sub-folders' names.
+    pub(super) classes: Option<Vec<String>>,
+    /// Its sub-folders are some of ImageNet's synsets: all 1,000 are classes.
+    pub(super) imagenet: bool,
+    /// The labels of ImageNet's validation pictures, for a flat folder.
+    pub(super) truth: Option<Arc<Truth>>,
 }
 
 impl Folder {
-    /// Lists the folder. Every sub-folder with pictures is a class, in the order of their names.
-    pub(super) fn open(name: &str, root: &Path, remembered: Remembered) -> Result<Self, DataError> {
-        let wrong = |message: String| Err(DataError::format(root.display().to_string(), message));
-        let mut flat = Vec::new();
-        let mut by_class = Vec::new();
-        for (child, path, is_folder) in list(root)? {
-            if is_folder {
-                let mut files = Vec::new();
-                walk(&path, &child, MOST_DEPTH, &mut files)?;
-                if !files.is_empty() {
-                    by_class.push((child, files));
+    /// Takes the pictures among the files that lie in a folder. Every sub-folder with pictures is a class, in the order of
+    /// their names.
+    pub(super) fn open(
+        name: &str,
+        root: &Place,
+        listed: Vec<Entry>,
+        hints: &Hints,
+        remembered: Remembered,
+    ) -> Result<Self, DataError> {
+        let pictures: Vec<Entry> = listed.into_iter().filter(|entry| is_picture(Path::new(&entry.path))).collect();
+        let is_flat = |entry: &Entry| !entry.path.contains('/');
+        let (flat, deep) =
+            (pictures.iter().find(|entry| is_flat(entry)), pictures.iter().find(|entry| !is_flat(entry)));
+        let numbered = !pictures.is_empty() && pictures.iter().all(|entry| imagenet::number_of(&entry.path).is_some());
+        let (classes, mut files) = match (flat, deep) {
+            (None, None) => return Err(root.failed(format!("no pictures in it ({})", EXTENSIONS.join(", ")))),
+            (Some(file), Some(deep)) => {
+                let class = deep.path.split('/').next().unwrap_or_default();
+                let file = &file.path;
+                return Err(root.failed(format!(
+                    "pictures both directly in it ({file}) and in sub-folders ({class}): expected a sub-folder for each class, or a flat folder"
+                )));
+            }
+            (Some(_), None) => match hints.truth.as_ref().filter(|_| numbered) {
+                None => (None, pictures.into_iter().map(|entry| File { entry, label: 0 }).collect()),
+                Some(truth) => {
+                    let label = |entry: Entry| {
+                        let label = truth.of(&entry.path).map_err(|message| root.failed(message))?;
+                        Ok(File { entry, label: label as u32 })
+                    };
+                    let files = pictures.into_iter().map(label).collect::<Result<Vec<_>, DataError>>()?;
+                    (Some(imagenet::imagenet_classes().to_vec()), files)
                 }
-            } else if is_picture(&path) {
-                flat.push((child, see(&path)?));
+            },
+            (None, Some(_)) => classed(root, pictures, hints)?,
+        };
+        if numbered {
+            // The same rows in the same order, whether in one folder or in one for each class.
+            files.sort_by_key(|file| imagenet::number_of(&file.entry.path));
+            let number = |file: &File| imagenet::number_of(&file.entry.path);
+            if let Some([a, b]) = files.array_windows().find(|[a, b]| number(a) == number(b)) {
+                return Err(root.failed(format!("one picture lies there twice: {} and {}", a.entry.path, b.entry.path)));
             }
         }
-        let (classes, found) = match (flat.is_empty(), by_class.is_empty()) {
-            (true, true) => return wrong(format!("no pictures in it ({})", EXTENSIONS.join(", "))),
-            (false, false) => {
-                let (file, class) = (&flat[0].0, &by_class[0].0);
-                return wrong(format!(
-                    "pictures both directly in it ({file}) and in sub-folders ({class}): expected a sub-folder for each class, or a flat folder"
-                ));
-            }
-            (false, true) => (None, flat.into_iter().map(|(path, seen)| (path, seen, 0)).collect::<Vec<_>>()),
-            (true, false) => {
-                let names = by_class.iter().map(|(class, _)| class.clone()).collect();
-                let labelled = by_class.into_iter().zip(0u32..);
-                let files = labelled
-                    .flat_map(|((_, files), label)| files.into_iter().map(move |(path, seen)| (path, seen, label)));
-                (Some(names), files.collect())
-            }
-        };
-        let layout = Layout::new(found.iter().map(|(_, seen, _)| seen.size));
-        let files: Vec<Entry> = found.into_iter().map(|(path, seen, label)| Entry { path, seen, label }).collect();
+        let layout = Layout::new(files.iter().map(|file| file.entry.size));
         let mut columns = vec![Column::new(IMAGE, ColumnType::Image)];
         if classes.is_some() {
             columns.push(Column::new(LABEL, ColumnType::Label));
         }
         let about = About { name: name.to_owned(), schema: Schema::new(columns), classes, layout };
-        Ok(Self { about, root: root.to_owned(), files, digests: Digests::new(remembered) })
+        Ok(Self { about, root: root.clone(), files, by_name: numbered, digests: Digests::new(remembered) })
     }
+
+    /// What a picture is called: its path, or its name alone.
+    fn called<'a>(&self, file: &'a File) -> &'a str {
+        let path = &file.entry.path;
+        if self.by_name { path.rsplit('/').next().unwrap_or(path) } else { path }
+    }
+
+    fn id(&self, file: &File) -> String {
+        let called = self.called(file);
+        let called = if self.by_name { called.split('.').next().unwrap_or(called) } else { called };
+        format!("{}/{called}", self.about.name)
+    }
+}
+
+/// Pictures in sub-folders, with the classes that these stand for.
+fn classed(root: &Place, pictures: Vec<Entry>, hints: &Hints) -> Result<(Option<Vec<String>>, Vec<File>), DataError> {
+    let class = |entry: &Entry| entry.path.split('/').next().unwrap_or_default().to_owned();
+    let mut folders: Vec<String> = pictures.iter().map(class).collect();
+    folders.dedup();
+    let synsets: Option<Vec<usize>> = folders.iter().map(|folder| imagenet::label_of(folder)).collect();
+    let (names, labels): (Vec<String>, Vec<usize>) = match (synsets, &hints.classes) {
+        (Some(labels), None) if hints.imagenet || labels.len() == imagenet::imagenet_classes().len() => {
+            (imagenet::imagenet_classes().to_vec(), labels)
+        }
+        // Some of ImageNet's classes are a dataset of their own, with the same names.
+        (Some(labels), None) => {
+            let name = |&label: &usize| imagenet::imagenet_classes().get(label).cloned().unwrap_or_default();
+            (labels.iter().map(name).collect(), (0..folders.len()).collect())
+        }
+        (None, None) if hints.imagenet => {
+            let other = folders.iter().find(|folder| imagenet::label_of(folder).is_none());
+            let other = other.map(String::as_str).unwrap_or_default();
+            return Err(root.failed(format!("sub-folder {other} is no synset of ImageNet such as n01440764")));
+        }
+        (None, None) => (folders.clone(), (0..folders.len()).collect()),
+        (_, Some(names)) if names.len() == folders.len() => (names.clone(), (0..folders.len()).collect()),
+        (_, Some(names)) => {
+            let (names, folders) = (names.len(), folders.len());
+            return Err(root.failed(format!("{names} class names for {folders} sub-folders with pictures")));
+        }
+    };
+    let labels: BTreeMap<&str, usize> = folders.iter().map(String::as_str).zip(labels).collect();
+    let file = |entry: Entry| {
+        let label = labels.get(class(&entry).as_str()).copied().unwrap_or(0);
+        File { entry, label: label as u32 }
+    };
+    Ok((Some(names), pictures.into_iter().map(file).collect()))
 }
 
 impl Table for Folder {
@@ -99,12 +154,13 @@ impl Table for Folder {
 
     fn batch(&self, rows: Range<usize>, wanted: &dyn Fn(&str) -> bool) -> Result<Batch, DataError> {
         let files = &self.files[rows];
-        let mut batch = Batch::new(files.iter().map(|file| format!("{}/{}", self.about.name, file.path)).collect());
+        let mut batch = Batch::new(files.iter().map(|file| self.id(file)).collect());
         if wanted(IMAGE) {
             let mut images = ImagesBuilder::new(ImageForm::Encoded);
             for file in files {
-                let bytes = read(&self.root.join(&file.path))?;
-                images.push(ImageRef::Encoded { bytes: &bytes, path: &file.path }).map_err(batch_error)?;
+                let entry = &file.entry;
+                let bytes = self.root.join(&entry.path).read_range(entry, 0..entry.size)?;
+                images.push(ImageRef::Encoded { bytes: &bytes, path: self.called(file) }).map_err(batch_error)?;
             }
             batch = batch.with(IMAGE, ColumnData::Images(images)).map_err(batch_error)?;
         }
@@ -119,14 +175,26 @@ impl Table for Folder {
         let mut ids = KeyHasher::new("ids/1").part("name", self.about.name.as_bytes());
         let (mut images, mut labels) = (KeyHasher::new("files/1"), KeyHasher::new("labels/1"));
         let files = &self.files[rows.clone()];
-        let wanted = |(row, file): (usize, &Entry)| Wanted {
-            row,
-            path: self.root.join(&file.path),
-            seen: file.seen.modified.map(|modified| (file.seen.size, modified)),
+        let versions: Option<Vec<Digest>> =
+            files.iter().map(|file| file.entry.version.digest(file.entry.size)).collect();
+        let digests = match (versions, &self.root) {
+            (Some(digests), _) => digests,
+            (None, Place::Disk(root)) => {
+                let wanted = |(row, File { entry, .. }): (usize, &File)| Wanted {
+                    row,
+                    path: root.join(&entry.path),
+                    seen: match entry.version {
+                        Version::Modified(modified) => modified.map(|modified| (entry.size, modified)),
+                        Version::Tag(_) => None,
+                    },
+                };
+                self.digests.of(&rows.zip(files).map(wanted).collect::<Vec<_>>())?
+            }
+            (None, place) => return Err(place.failed("objects without ETags cannot be told apart")),
         };
-        let paths: Vec<_> = rows.zip(files).map(wanted).collect();
-        for (file, digest) in files.iter().zip(self.digests.of(&paths)?) {
-            ids = ids.part("path", file.path.as_bytes());
+        for (file, digest) in files.iter().zip(digests) {
+            // Validation pictures have the same key wherever they lie.
+            ids = ids.part("path", self.called(file).as_bytes());
             images = images.digest("file", &digest);
             labels = labels.part("label", &file.label.to_le_bytes());
         }
@@ -142,51 +210,4 @@ impl Table for Folder {
 pub(super) fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
-}
-
-pub(super) fn size_of(path: &Path) -> Result<u64, DataError> {
-    Ok(see(path)?.size)
-}
-
-fn see(path: &Path) -> Result<Seen, DataError> {
-    let found = fs::metadata(path).map_err(DataError::io("read", path))?;
-    Ok(Seen { size: found.len(), modified: modified(&found) })
-}
-
-/// Name, path and whether it is a folder, of everything in a folder but hidden files, by name.
-fn list(folder: &Path) -> Result<Vec<(String, PathBuf, bool)>, DataError> {
-    let failed = || DataError::io("list", folder);
-    let mut children = Vec::new();
-    for child in fs::read_dir(folder).map_err(failed())? {
-        let child = child.map_err(failed())?;
-        let path = child.path();
-        let Ok(name) = child.file_name().into_string() else {
-            return Err(DataError::format(path.display().to_string(), "its name is not UTF-8: rename it"));
-        };
-        if name.starts_with('.') {
-            continue;
-        }
-        // What the listing says already is not asked for again; links are followed.
-        let is_folder = child.file_type().ok().filter(|kind| !kind.is_symlink());
-        let is_folder = is_folder.map_or_else(|| path.is_dir(), |kind| kind.is_dir());
-        children.push((name, path, is_folder));
-    }
-    children.sort();
-    Ok(children)
-}
-
-/// Collects path below the dataset's folder, size and time of every picture below `folder`.
-fn walk(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<(String, Seen)>) -> Result<(), DataError> {
-    if depth == 0 {
-        return Err(DataError::format(folder.display().to_string(), "folders nested too deep, or a link in a circle"));
-    }
-    for (name, path, is_folder) in list(folder)? {
-        let below = format!("{prefix}/{name}");
-        if is_folder {
-            walk(&path, &below, depth - 1, files)?;
-        } else if is_picture(&path) {
-            files.push((below, see(&path)?));
-        }
-    }
-    Ok(())
 }

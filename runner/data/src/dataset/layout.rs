@@ -9,7 +9,7 @@ const SHARD_BYTES: u64 = 256 << 20;
 /// Most rows of a chunk.
 pub(super) const CHUNK_ROWS: usize = 64;
 /// Most bytes of a chunk, unless one row is larger.
-const CHUNK_BYTES: u64 = 16 << 20;
+pub(super) const CHUNK_BYTES: u64 = 16 << 20;
 
 /// Ends of shards and chunks, as row numbers. Every shard's end is a chunk's end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rayon::prelude::*;
 use runner_contract::Digest;
 
 use crate::DataError;
@@ -61,9 +62,22 @@ impl FileStamp {
 }
 
 /// When a file was last changed, in nanoseconds since 1970.
-pub(super) fn modified(found: &fs::Metadata) -> Option<i64> {
+fn modified(found: &fs::Metadata) -> Option<i64> {
     let since = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(since.as_nanos()).ok()
+}
+
+/// A file's size, and when it was last changed (nanoseconds since 1970), where the system says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) size: u64,
+    pub(super) modified: Option<i64>,
+}
+
+impl Seen {
+    pub(super) fn of(found: &fs::Metadata) -> Self {
+        Self { size: found.len(), modified: modified(found) }
+    }
 }
 
 /// A file whose digest somebody wants: the picture of a row.
@@ -129,22 +143,25 @@ impl Digests {
             let mut answers = memory.recall(&asked).into_iter();
             recalled = stamps.iter().map(|stamp| stamp.as_ref().and_then(|_| answers.next().flatten())).collect();
         }
-        let mut fresh = Vec::new();
-        for (i, Wanted { row, path, .. }) in open.into_iter().enumerate() {
-            let digest = match recalled.get(i).copied().flatten() {
-                Some(digest) => digest,
-                None => {
-                    let digest = hash(path)?;
-                    if let Some(Some(stamp)) = stamps.get(i)
-                        && stamp.settled()
-                        && FileStamp::of(path).ok().flatten().as_ref() == Some(stamp)
-                    {
-                        fresh.push((stamp.clone(), digest));
-                    }
-                    digest
+        let hashed: Vec<(usize, Digest, Option<FileStamp>)> = open
+            .into_par_iter()
+            .enumerate()
+            .map(|(i, Wanted { row, path, .. })| {
+                if let Some(digest) = recalled.get(i).copied().flatten() {
+                    return Ok((*row, digest, None));
                 }
-            };
-            known.insert(*row, digest);
+                let digest = hash(path)?;
+                let stamp = stamps
+                    .get(i)
+                    .and_then(Option::as_ref)
+                    .filter(|stamp| stamp.settled() && FileStamp::of(path).ok().flatten().as_ref() == Some(*stamp));
+                Ok((*row, digest, stamp.cloned()))
+            })
+            .collect::<Result<_, DataError>>()?;
+        let mut fresh = Vec::new();
+        for (row, digest, stamp) in hashed {
+            known.insert(row, digest);
+            fresh.extend(stamp.map(|stamp| (stamp, digest)));
         }
         if let Some(memory) = self.remembered.0.as_ref().filter(|_| !fresh.is_empty()) {
             memory.remember(&fresh);

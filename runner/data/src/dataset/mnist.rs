@@ -274,6 +274,35 @@ impl Values {
     }
 }
 
+/// The images and labels of a split among the files of a folder, plain or packed.
+pub(super) fn find_split(folder: &Path, split: &str) -> Option<(PathBuf, PathBuf)> {
+    let stem = match split {
+        "test" => "t10k",
+        other => other,
+    };
+    let find = |what: &str| {
+        let names = [format!("{stem}-{what}-ubyte"), format!("{stem}-{}-ubyte", what.replacen("-idx", ".idx", 1))];
+        let candidates = names.iter().flat_map(|name| [folder.join(name), folder.join(format!("{name}.gz"))]);
+        candidates.into_iter().find(|path| path.is_file())
+    };
+    Some((find("images-idx3")?, find("labels-idx1")?))
+}
+
+/// Whether a file is named as IDX files are.
+pub(super) fn idx_role(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    (name.ends_with("idx3-ubyte") || name.ends_with(".idx3") || name.ends_with("idx4-ubyte")).then_some(name)
+}
+
+/// The labels of an images file: the same name with `labels` and `idx1`.
+pub(super) fn labels_beside(images: &Path) -> Option<PathBuf> {
+    let name = images.file_name()?.to_str()?.replace("images", "labels").replace("idx3", "idx1");
+    let plain = name.strip_suffix(".gz").unwrap_or(&name).to_owned();
+    let packed = format!("{plain}.gz");
+    [plain, packed].into_iter().map(|name| images.with_file_name(name)).find(|path| path != images && path.is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,14 +3,23 @@
 //! A reader implements [`Table`]; [`Sharded`] makes a [`Dataset`] of it: limits, chunks, remembered keys and the `classes` port.
 //! A new kind of dataset is one file here and one line in `catalog`.
 
+mod brace;
 mod catalog;
+mod cifar;
 mod concat;
 mod folder;
+mod hf;
 mod idx;
+mod imagenet;
 mod layout;
 mod memory;
 mod mnist;
+mod objects;
+mod place;
+mod recognise;
 mod table;
+mod tar;
+mod webdataset;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,11 +31,13 @@ use runner_contract::{
     Batch, Column, ColumnData, ColumnType, Digest, KeyHasher, Schema, ShardInfo, Source, StageError,
 };
 
-pub use catalog::{Catalog, Known};
+pub use catalog::{Catalog, Known, OpenOptions};
 pub use idx::{Idx, read_idx};
 pub(crate) use idx::{gunzip, is_gzip};
+pub use imagenet::{imagenet_classes, imagenet_synsets, imagenet_templates};
 use layout::Layout;
 pub use memory::{FileStamp, Memory};
+pub use objects::{Children, Object, Objects};
 
 use crate::DataError;
 
@@ -43,8 +54,12 @@ pub trait Dataset: Source {
     fn schema(&self) -> &Schema;
     /// The name of each class, by label, where rows have labels.
     fn classes(&self) -> Option<&[String]>;
-    /// Number of rows.
+    /// Number of rows; an estimate until they were counted (see [`Dataset::is_counted`]).
     fn len(&self) -> usize;
+    /// Whether all rows were counted: those of packed tars, and of tars in a bucket, are when they were read.
+    fn is_counted(&self) -> bool {
+        true
+    }
     /// No rows; datasets that can be opened have some.
     fn is_empty(&self) -> bool {
         self.len() == 0

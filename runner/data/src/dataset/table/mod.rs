@@ -20,7 +20,6 @@ use rows::{Format, Row, header, rows};
 
 use super::{
     About, IMAGE, LABEL, Table, batch_error,
-    folder::size_of,
     layout::Layout,
     memory::{Digests, FileStamp, Remembered, Wanted},
     numbered, numbered_key,
@@ -133,6 +132,10 @@ fn picture(table: &Path, value: &Value) -> Result<PathBuf, String> {
     let path = value.as_str().filter(|path| !path.is_empty());
     let path = path.ok_or_else(|| format!("the path of the picture is {value}, expected a text"))?;
     Ok(table.parent().unwrap_or(Path::new("")).join(path))
+}
+
+fn size_of(path: &Path) -> Result<u64, DataError> {
+    Ok(std::fs::metadata(path).map_err(DataError::io("read", path))?.len())
 }
 
 impl TextTable {

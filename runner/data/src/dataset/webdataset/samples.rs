@@ -1,0 +1,186 @@
+//! The samples of one tar: members of the same name up to the first dot.
+
+use std::collections::BTreeSet;
+
+use super::super::{
+    folder::EXTENSIONS,
+    tar::{Member, Members},
+};
+use crate::DataError;
+
+/// Most bytes of a picture's file.
+const MOST_IMAGE: u64 = 512 << 20;
+/// Most bytes of a text or JSON member.
+const MOST_TEXT: u64 = 16 << 20;
+/// Most bytes of a `cls` member.
+const MOST_CLASS: u64 = 64;
+/// Most samples of one tar: what is held of each is its name.
+const MOST_SAMPLES: usize = 4_000_000;
+
+/// What a sample may have, by the extensions of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Image,
+    Class,
+    Text,
+    Json,
+}
+
+/// Every part.
+pub(super) const ALL: [Part; 4] = [Part::Image, Part::Class, Part::Text, Part::Json];
+
+impl Part {
+    fn of(extension: &str) -> Option<Self> {
+        match extension {
+            "cls" => Some(Self::Class),
+            "txt" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            other => EXTENSIONS.contains(&other).then_some(Self::Image),
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Image => "picture",
+            Self::Class => "cls",
+            Self::Text => "txt",
+            Self::Json => "json",
+        }
+    }
+
+    fn most(self) -> u64 {
+        match self {
+            Self::Image => MOST_IMAGE,
+            Self::Class => MOST_CLASS,
+            Self::Text | Self::Json => MOST_TEXT,
+        }
+    }
+}
+
+/// Members of one name.
+#[derive(Debug)]
+pub(super) struct Sample {
+    pub(super) key: String,
+    /// Where its first member begins.
+    pub(super) start: u64,
+    /// Each part: the member's name, its size, and its content where that is wanted.
+    pub(super) parts: Vec<(Part, Member, Vec<u8>)>,
+}
+
+impl Sample {
+    pub(super) fn get(&self, part: Part) -> Option<(&Member, &[u8])> {
+        let found = self.parts.iter().find(|(of, ..)| *of == part);
+        found.map(|(_, member, content)| (member, content.as_slice()))
+    }
+
+    /// Bytes of its picture.
+    pub(super) fn size(&self) -> u64 {
+        self.get(Part::Image).map_or(64, |(member, _)| member.size)
+    }
+}
+
+/// The samples of a tar, in order.
+pub(super) struct Samples {
+    members: Members,
+    wanted: BTreeSet<Part>,
+    /// The first member of the next sample, read already.
+    pending: Option<(String, Part, Member, Vec<u8>)>,
+    /// Keys so far: one that comes back is split, or stands twice.
+    seen: BTreeSet<String>,
+    ended: bool,
+}
+
+impl Samples {
+    /// Of each sample, the content of the `wanted` parts.
+    pub(super) fn new(members: Members, wanted: impl IntoIterator<Item = Part>) -> Self {
+        Self { members, wanted: wanted.into_iter().collect(), pending: None, seen: BTreeSet::new(), ended: false }
+    }
+
+    /// The next sample.
+    pub(super) fn next(&mut self) -> Result<Option<Sample>, DataError> {
+        let Some((key, part, member, content)) = (match self.pending.take() {
+            Some(first) => Some(first),
+            None => self.member()?,
+        }) else {
+            return Ok(None);
+        };
+        let start = member.start;
+        if self.seen.len() >= MOST_SAMPLES {
+            return Err(self.members.wrong(start, format!("more than {MOST_SAMPLES} samples in one tar")));
+        }
+        if !self.seen.insert(key.clone()) {
+            let message = format!(
+                "sample `{key}` stands twice, or its members do not lie together: pack files sorted by name (tar --sort=name)"
+            );
+            return Err(self.members.wrong(start, message));
+        }
+        let mut sample = Sample { key, start, parts: vec![(part, member, content)] };
+        while let Some((key, part, member, content)) = self.member()? {
+            if key != sample.key {
+                self.pending = Some((key, part, member, content));
+                break;
+            }
+            if let Some((other, _)) = sample.get(part) {
+                let message = format!(
+                    "sample `{key}` has two members for its {}: {} and {}",
+                    part.name(),
+                    other.name,
+                    member.name
+                );
+                return Err(self.members.wrong(member.start, message));
+            }
+            sample.parts.push((part, member, content));
+        }
+        Ok(Some(sample))
+    }
+
+    /// The next member that means something here: its key, what it is, and its content where it is wanted.
+    fn member(&mut self) -> Result<Option<(String, Part, Member, Vec<u8>)>, DataError> {
+        while !self.ended {
+            let Some(member) = self.members.next()? else {
+                self.ended = true;
+                break;
+            };
+            let Some((key, extension)) = split(&member.name) else { continue };
+            let Some(part) = Part::of(&extension) else { continue };
+            let key = key.to_owned();
+            let content = match self.wanted.contains(&part) {
+                true => self.members.read(&member, part.most())?,
+                false => Vec::new(),
+            };
+            return Ok(Some((key, part, member, content)));
+        }
+        Ok(None)
+    }
+
+    /// An error at a sample.
+    pub(super) fn wrong(&self, sample: &Sample, message: impl std::fmt::Display) -> DataError {
+        self.members.wrong(sample.start, format!("sample `{}`: {message}", sample.key))
+    }
+}
+
+/// Key and extension: the name is cut at the first dot behind the last slash. Hidden files and such as `__index__` are no
+/// members of samples.
+fn split(name: &str) -> Option<(&str, String)> {
+    let name = name.trim_start_matches("./");
+    let base = name.rfind('/').map_or(0, |at| at + 1);
+    let dot = base + name[base..].find('.')?;
+    let (key, extension) = (&name[..dot], &name[dot + 1..]);
+    let hidden = dot == base || name[base..dot].starts_with("__");
+    (!hidden && !extension.is_empty()).then(|| (key, extension.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn names_are_cut_at_the_first_dot_of_the_file() {
+        let cut = |name| split(name).map(|(key, extension)| format!("{key}|{extension}"));
+        assert_eq!(cut("a/b.c/d.JPG").as_deref(), Some("a/b.c/d|jpg"));
+        assert_eq!(cut("./0001.seg.png").as_deref(), Some("0001|seg.png"));
+        for none in ["README", ".hidden.jpg", "a/.b.png", "__meta__.json", "a."] {
+            assert_eq!(cut(none), None, "{none}");
+        }
+    }
+}
