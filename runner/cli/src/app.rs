@@ -11,7 +11,7 @@ use std::{
 
 use runner_data::{Catalog, Limits};
 use runner_engine::{Cancel, Decoded, Engine};
-use runner_models::Hub;
+use runner_models::{Hub, HuggingFace};
 use runner_spec::{Device, Pipeline};
 use runner_stages::{Services, Surroundings};
 use runner_store::{Place, Store};
@@ -65,7 +65,10 @@ impl<'a> App<'a> {
         }
         let catalog = Arc::new(catalog.with_memory(self.memory.clone()));
         let surroundings = Surroundings::new(folder).with_secrets(self.secrets()?);
-        let hub = Arc::new(Hub::new(folder.to_owned()));
+        let output = self.output.clone();
+        let notes = Arc::new(move |line: &str| output.note(line));
+        let hugging_face = HuggingFace { notes: Some(notes), ..HuggingFace::from_env() };
+        let hub = Arc::new(Hub::new(folder.to_owned()).with_hugging_face(hugging_face));
         Ok(Services { catalog, hub, folder: folder.to_owned(), surroundings })
     }
 

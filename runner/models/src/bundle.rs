@@ -2,52 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use runner_data::{ClipTokenizer, Preprocess};
-
-use crate::{
-    Classifier, Clip, Loaded, ModelConfig, ModelError,
-    safetensors::{Dtype, Reader, Tensor, write},
-    weights::Weights,
-};
+use crate::safetensors::{Dtype, Reader, Tensor, write};
 
 /// The metadata entry with the model card: JSON for people and tools.
 pub(crate) const CARD: &str = "model_card.json";
 
-/// A part of a bundle, and its name for messages.
-pub(crate) fn part<'a>(reader: &'a Reader, name: &str) -> Result<(String, &'a str), ModelError> {
-    let text = reader.metadata().get(name).ok_or_else(|| {
-        let problem = format!(
-            "no `{name}` in the metadata, so this is no bundle; for the weights of a model folder, give the folder"
-        );
-        ModelError::file(reader.name(), problem)
-    })?;
-    Ok((format!("{}, {name}", reader.name()), text))
-}
-
-/// The configuration in a bundle.
-pub(crate) fn config(reader: &Reader) -> Result<ModelConfig, ModelError> {
-    let (file, text) = part(reader, "config.json")?;
-    ModelConfig::parse(&file, text)
-}
-
-pub(crate) fn load(reader: Reader) -> Result<Loaded, ModelError> {
-    let config = config(&reader)?;
-    let (file, text) = part(&reader, "preprocessor_config.json")?;
-    let preprocess = Preprocess::from_config(text).map_err(|error| ModelError::file(file, error.to_string()))?;
-    let config = match config {
-        ModelConfig::Clip(config) => config,
-        ModelConfig::Classifier(config) => {
-            let weights = Weights::single(reader);
-            let values = &mut |name: &str, shape: &[usize]| weights.tensor(name, shape);
-            return Classifier::new(config, values, preprocess).map(Loaded::Classifier);
-        }
-    };
-    let (file, text) = part(&reader, "tokenizer.json")?;
-    let settings = reader.metadata().get("tokenizer_config.json").map(String::as_str);
-    let tokenizer =
-        ClipTokenizer::from_json(text, settings).map_err(|error| ModelError::file(file, error.to_string()))?;
-    let weights = Weights::single(reader);
-    Clip::new(config, &mut |name, shape| weights.tensor(name, shape), tokenizer, preprocess).map(Loaded::Clip)
+/// Whether a safetensors file is a bundle.
+pub(crate) fn is_bundle(reader: &Reader) -> bool {
+    reader.metadata().contains_key("config.json")
 }
 
 /// The texts that go with a model's weights.

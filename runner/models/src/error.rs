@@ -31,6 +31,16 @@ pub enum ModelError {
         /// What is wrong: field, expected, found.
         problem: String,
     },
+    /// A pickle names what no checkpoint of tensors needs.
+    #[error(
+        "{file}: refused: its pickle asks for `{what}`, and only tensors are read from a pickle; nothing of it was run"
+    )]
+    Refused {
+        /// The file.
+        file: String,
+        /// The function or class.
+        what: String,
+    },
     /// A tensor is missing, or not of the shape that the configuration says.
     #[error("{file}: tensor `{tensor}`: {problem}")]
     Tensor {
@@ -61,6 +71,9 @@ impl ModelError {
         match self {
             Self::Reference { hint, .. } => hint.as_deref(),
             Self::Changed { .. } => Some("run again"),
+            Self::Refused { .. } => Some(
+                "take the weights as safetensors, or save the state dict alone: torch.save(model.state_dict(), \"weights.pt\")",
+            ),
             _ => None,
         }
     }

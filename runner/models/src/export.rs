@@ -2,11 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::{
-    Hub, ModelError,
-    hub::{Place, builtin},
-    safetensors::Reader,
-};
+use crate::{Hub, ModelError, hub::Place};
 
 impl Hub {
     /// Writes a model as a new folder that `transformers` opens: weights, configuration, tokenizer, preprocessing, card.
@@ -14,10 +10,12 @@ impl Hub {
     /// The weights file stays a bundle, which is a safetensors file like any other.
     pub fn export(&self, reference: &str, folder: &Path) -> Result<(), ModelError> {
         let refused = |problem: &str| Err(ModelError::file(folder.display().to_string(), problem.to_owned()));
-        let (reader, bytes) = match self.place(reference)? {
-            Place::Builtin(name, bytes) => (builtin(name, bytes)?, bytes.to_vec()),
-            Place::Bundle(path) => (Reader::open(&path)?, fs::read(&path).map_err(ModelError::io(&path))?),
-            Place::Folder(_) => return refused("the model is such a folder already; copy it"),
+        let place = self.place(reference)?;
+        let Some(reader) = place.bundle()? else {
+            return refused(match place {
+                Place::Folder(..) => "the model is a folder already; copy it",
+                _ => "the model is not a bundle yet: runner model import it, then export imported:NAME",
+            });
         };
         if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
             return refused("there is something in this folder; name a new one");
@@ -25,10 +23,16 @@ impl Hub {
         fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
         let texts = reader.metadata().iter().map(|(name, text)| (name.as_str(), text.as_bytes()));
         let texts = texts.filter(|(name, _)| name.ends_with(".json") && !name.contains(['/', '\\']));
-        for (name, content) in texts.chain([("model.safetensors", bytes.as_slice())]) {
+        for (name, content) in texts {
             let path = folder.join(name);
             fs::write(&path, content).map_err(ModelError::io(&path))?;
         }
+        let path = folder.join("model.safetensors");
+        let copied = match &place {
+            Place::Builtin(_, bytes) => fs::write(&path, bytes),
+            Place::File(from, _) | Place::Folder(from, _) => fs::copy(from, &path).map(|_| ()),
+        };
+        copied.map_err(ModelError::io(&path))?;
         Ok(())
     }
 }

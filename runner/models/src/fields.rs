@@ -41,6 +41,11 @@ impl<'a> Fields<'a> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
+    /// All values that are not left out.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.map.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value))
+    }
+
     /// The error that a field is.
     pub(crate) fn wrong(&self, name: &str, expected: &str, value: &Value) -> ModelError {
         self.problem(&format!("{name}: expected {expected}, found {}", found(value)))

@@ -3,6 +3,7 @@
 //! [`Hub`] finds a model by reference and loads it: a [`Clip`], which encodes pictures and texts, or a
 //! [`Classifier`], which has classes of its own.
 
+mod blob;
 mod blueprint;
 mod bundle;
 mod classifier;
@@ -13,10 +14,19 @@ mod error;
 mod export;
 mod fields;
 mod hub;
+mod hugging_face;
+mod import;
+mod layout;
 mod loaded;
+mod names;
+mod open_clip;
+mod openai;
+mod parts;
+mod pickle;
 mod resnet;
 pub mod safetensors;
 pub mod train;
+mod verify;
 mod weights;
 
 pub use bundle::BundleTexts;
@@ -28,5 +38,8 @@ pub use clip::{
 pub use efficientnet_lite::EfficientNetLiteConfig;
 pub use error::ModelError;
 pub use hub::Hub;
+pub use hugging_face::HuggingFace;
+pub use import::{Decision, Imported};
 pub use loaded::{Loaded, ModelConfig};
 pub use resnet::{ResNetBlock, ResNetConfig};
+pub use verify::Verified;

@@ -3,21 +3,41 @@
 //! Layout: the header's length (u64, little-endian), the header (JSON: tensor name to `dtype`, `shape` and
 //! `data_offsets`, and `__metadata__` with texts), the data.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::Path};
 
 use half::{bf16, f16};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::{Map, Value, json};
 
-use crate::ModelError;
+use crate::{ModelError, blob::Blob};
 
-/// The largest header read, in bytes: a model of a million tensors has less.
-const MAX_HEADER: u64 = 100 << 20;
+/// The largest header read, in bytes. A bundle's holds its tokenizer, a few million.
+const MAX_HEADER: u64 = 64 << 20;
+/// Values of the header's JSON; a tensor has six.
+const MAX_VALUES: usize = 2 << 20;
+/// The entry that is no tensor.
+const METADATA: &str = "__metadata__";
+/// Bytes of a number of each format.
+const SIZES: &[(&str, u64)] = &[
+    ("F64", 8),
+    ("F32", 4),
+    ("F16", 2),
+    ("BF16", 2),
+    ("F8_E4M3", 1),
+    ("F8_E5M2", 1),
+    ("I64", 8),
+    ("I32", 4),
+    ("I16", 2),
+    ("I8", 1),
+    ("U64", 8),
+    ("U32", 4),
+    ("U16", 2),
+    ("U8", 1),
+    ("BOOL", 1),
+];
 
 /// A number format of tensors on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +80,7 @@ impl Dtype {
         }
     }
 
-    fn decode(self, bytes: &[u8]) -> Vec<f32> {
+    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
             bytes.as_chunks().0.iter().map(|chunk| value(*chunk)).collect()
         }
@@ -93,19 +113,10 @@ struct Entry {
     range: (u64, u64),
 }
 
-/// Where the bytes are.
-#[derive(Debug)]
-enum Bytes {
-    File(File),
-    Memory(Cow<'static, [u8]>),
-}
-
 /// An open safetensors file: its header is read and checked, its tensors are read one by one.
 #[derive(Debug)]
 pub struct Reader {
-    /// The file, for messages.
-    name: String,
-    bytes: Bytes,
+    blob: Blob,
     /// Where the data begins.
     start: u64,
     entries: BTreeMap<String, Entry>,
@@ -115,71 +126,53 @@ pub struct Reader {
 impl Reader {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let file = File::open(path).map_err(ModelError::io(path))?;
-        let size = file.metadata().map_err(ModelError::io(path))?.len();
-        Self::new(path.display().to_string(), Bytes::File(file), size)
+        Self::new(Blob::open(path)?)
     }
 
     /// Reads from memory. `name` stands for the file in messages.
     pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self, ModelError> {
-        let bytes = bytes.into();
-        let size = bytes.len() as u64;
-        Self::new(name.to_owned(), Bytes::Memory(bytes), size)
+        Self::new(Blob::from_bytes(name, bytes))
     }
 
-    fn new(name: String, bytes: Bytes, size: u64) -> Result<Self, ModelError> {
-        let mut reader = Self { name, bytes, start: 8, entries: BTreeMap::new(), metadata: BTreeMap::new() };
-        let bad = |problem: String| ModelError::file(&reader.name, format!("not a safetensors file: {problem}"));
+    pub(crate) fn new(blob: Blob) -> Result<Self, ModelError> {
+        let bad = |problem: String| ModelError::file(blob.name(), format!("not a safetensors file: {problem}"));
+        let size = blob.size();
         if size < 8 {
             return Err(bad(format!("{size} bytes long, expected at least 8")));
         }
         let mut length = [0; 8];
-        length.copy_from_slice(&reader.read(0, 8)?);
+        length.copy_from_slice(&blob.read(0, 8)?);
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER || length > size - 8 {
             return Err(bad(format!("a header of {length} bytes in a file of {size}")));
         }
-        let header: Map<String, Value> = serde_json::from_slice(&reader.read(8, length)?)
+        let header = blob.read(8, length)?;
+        if values(&header) > MAX_VALUES {
+            return Err(bad(format!("a header of more than {MAX_VALUES} values")));
+        }
+        let Header(header) = serde_json::from_slice(&header)
             .map_err(|error| bad(format!("the header is not a JSON object: {error}")))?;
         let data = size - 8 - length;
         let (mut entries, mut metadata) = (BTreeMap::new(), BTreeMap::new());
         for (tensor, value) in header {
-            if tensor == "__metadata__" {
+            if tensor == METADATA {
                 metadata = serde_json::from_value(value)
-                    .map_err(|error| bad(format!("`__metadata__` does not map names to texts: {error}")))?;
-            } else {
-                let entry =
-                    entry(&value, data).map_err(|problem| ModelError::tensor(&reader.name, &tensor, problem))?;
-                entries.insert(tensor, entry);
+                    .map_err(|error| bad(format!("`{METADATA}` does not map names to texts: {error}")))?;
+                continue;
+            }
+            let bad = |problem| ModelError::tensor(blob.name(), &tensor, problem);
+            let entry = entry(&value, data).map_err(bad)?;
+            if entries.insert(tensor.clone(), entry).is_some() {
+                return Err(bad("stands twice in the header".to_owned()));
             }
         }
-        (reader.start, reader.entries, reader.metadata) = (8 + length, entries, metadata);
-        Ok(reader)
-    }
-
-    fn read(&self, from: u64, length: u64) -> Result<Vec<u8>, ModelError> {
-        let short = || ModelError::file(&self.name, "the file ends early");
-        let length = usize::try_from(length).map_err(|_| short())?;
-        match &self.bytes {
-            Bytes::File(file) => {
-                let mut buffer = vec![0; length];
-                let mut file = file;
-                file.seek(SeekFrom::Start(from))
-                    .and_then(|_| file.read_exact(&mut buffer))
-                    .map_err(|source| ModelError::Io { path: PathBuf::from(&self.name), source })?;
-                Ok(buffer)
-            }
-            Bytes::Memory(bytes) => {
-                let from = usize::try_from(from).map_err(|_| short())?;
-                let end = from.checked_add(length).ok_or_else(short)?;
-                bytes.get(from..end).map(<[u8]>::to_vec).ok_or_else(short)
-            }
-        }
+        check_ranges(blob.name(), &entries, data)?;
+        Ok(Self { blob, start: 8 + length, entries, metadata })
     }
 
     /// The file, for messages.
     pub fn name(&self) -> &str {
-        &self.name
+        self.blob.name()
     }
 
     /// The texts beside the tensors.
@@ -197,21 +190,92 @@ impl Reader {
         self.entries.get(tensor).map(|entry| entry.shape.as_slice())
     }
 
+    /// The number format of a tensor, if it is one of floating-point numbers.
+    pub(crate) fn dtype(&self, tensor: &str) -> Option<Dtype> {
+        Dtype::parse(&self.entries.get(tensor)?.dtype)
+    }
+
     /// Reads a tensor, as f32 whatever it is on disk. It must have this shape, and every value must be finite.
     pub fn tensor(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let bad = |problem: String| ModelError::tensor(&self.name, tensor, problem);
+        let bad = |problem: String| ModelError::tensor(self.name(), tensor, problem);
         let entry = self.entries.get(tensor).ok_or_else(|| bad(format!("missing, expected shape {shape:?}")))?;
         if entry.shape != shape {
             return Err(bad(format!("expected shape {shape:?}, found {:?}", entry.shape)));
         }
-        let dtype = Dtype::parse(&entry.dtype)
-            .ok_or_else(|| bad(format!("expected numbers in F32, F16, BF16 or F64, found {}", entry.dtype)))?;
-        let values = dtype.decode(&self.read(self.start + entry.range.0, entry.range.1 - entry.range.0)?);
+        let values = self.values(tensor)?;
         match values.iter().position(|value| !value.is_finite()) {
             Some(i) => Err(bad(format!("value {i} is {}, expected finite numbers", values[i]))),
             None => Ok(values),
         }
     }
+
+    /// Reads a tensor, as f32 whatever it is on disk.
+    pub(crate) fn values(&self, tensor: &str) -> Result<Vec<f32>, ModelError> {
+        let bad = |problem: String| ModelError::tensor(self.name(), tensor, problem);
+        let entry = self.entries.get(tensor).ok_or_else(|| bad("missing".to_owned()))?;
+        let dtype = Dtype::parse(&entry.dtype)
+            .ok_or_else(|| bad(format!("expected numbers in F32, F16, BF16 or F64, found {}", entry.dtype)))?;
+        Ok(dtype.decode(&self.blob.read(self.start + entry.range.0, entry.range.1 - entry.range.0)?))
+    }
+}
+
+/// Values in a JSON text, whose memory they take: at least as many as it says, and quick to count.
+fn values(json: &[u8]) -> usize {
+    let (mut count, mut text, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            b',' | b'[' | b'{' if !text => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+/// The header's entries in order, those that stand twice among them.
+struct Header(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Header(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// Tensors lie one behind the other and fill the data: so no two share bytes, and nothing hides between them.
+fn check_ranges(file: &str, entries: &BTreeMap<String, Entry>, data: u64) -> Result<(), ModelError> {
+    let mut order: Vec<_> = entries.iter().map(|(name, entry)| (entry.range, name)).collect();
+    order.sort_unstable();
+    let mut at = 0;
+    for ((start, end), name) in order {
+        if start != at {
+            let what = if start < at { "over another tensor" } else { "behind a hole" };
+            let problem = format!("its bytes, from {start}, lie {what}: expected them from {at}");
+            return Err(ModelError::tensor(file, name, problem));
+        }
+        at = end;
+    }
+    if at == data {
+        return Ok(());
+    }
+    Err(ModelError::file(file, format!("not a safetensors file: tensors fill {at} of {data} bytes of data")))
 }
 
 /// Checks one entry of the header against the bytes of data that there are.
@@ -226,10 +290,10 @@ fn entry(value: &Value, data: u64) -> Result<Entry, String> {
         return Err(format!("bytes {start} to {end} of {data} bytes of data"));
     }
     let shape = list("shape")?;
-    if let Some(dtype) = Dtype::parse(&dtype) {
-        let bytes = shape.iter().try_fold(dtype.size() as u64, |size, &n| size.checked_mul(n));
+    if let Some((_, size)) = SIZES.iter().find(|(name, _)| *name == dtype) {
+        let bytes = shape.iter().try_fold(*size, |size, &n| size.checked_mul(n));
         if bytes != Some(end - start) {
-            return Err(format!("shape {shape:?} of {} in {} bytes", dtype.name(), end - start));
+            return Err(format!("shape {shape:?} of {dtype} in {} bytes", end - start));
         }
     }
     let shape = shape.into_iter().map(|n| usize::try_from(n).map_err(|_| format!("dimension {n}")));
@@ -247,25 +311,60 @@ pub struct Tensor<'a> {
     pub values: &'a [f32],
 }
 
+/// A tensor that is yet to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) dtype: Dtype,
+}
+
 /// Writes a safetensors file: tensors in the order given, metadata sorted, the header padded with spaces to a multiple of
 /// eight bytes. Equal content gives equal bytes.
 pub fn write(tensors: &[Tensor<'_>], dtype: Dtype, metadata: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut bytes = header(tensors.iter().map(|tensor| (tensor.name, tensor.shape, dtype)), metadata);
+    for tensor in tensors {
+        dtype.encode(tensor.values, &mut bytes);
+    }
+    bytes
+}
+
+/// [`write`] for tensors that are too large to hold all at once: `values` is asked for each in order, and what it refuses ends it.
+pub(crate) fn write_each<E>(
+    tensors: &[Planned],
+    metadata: &BTreeMap<String, String>,
+    values: &mut dyn FnMut(&Planned) -> Result<Vec<f32>, E>,
+    put: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    put(&header(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice(), tensor.dtype)), metadata))?;
+    for tensor in tensors {
+        let mut bytes = Vec::new();
+        tensor.dtype.encode(&values(tensor)?, &mut bytes);
+        put(&bytes)?;
+    }
+    Ok(())
+}
+
+/// What stands before the data, the header's length first.
+fn header<'a>(
+    tensors: impl Iterator<Item = (&'a str, &'a [usize], Dtype)>,
+    metadata: &BTreeMap<String, String>,
+) -> Vec<u8> {
     let mut header = Map::new();
     if !metadata.is_empty() {
-        header.insert("__metadata__".into(), json!(metadata));
+        header.insert(METADATA.into(), json!(metadata));
     }
-    let mut data = Vec::new();
-    for tensor in tensors {
-        let start = data.len();
-        dtype.encode(tensor.values, &mut data);
-        let entry = json!({"dtype": dtype.name(), "shape": tensor.shape, "data_offsets": [start, data.len()]});
-        header.insert(tensor.name.to_owned(), entry);
+    let mut start = 0;
+    for (name, shape, dtype) in tensors {
+        let end = start + dtype.size() * shape.iter().product::<usize>();
+        let entry = json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [start, end]});
+        header.insert(name.to_owned(), entry);
+        start = end;
     }
     let mut header = Value::Object(header).to_string();
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.into_bytes());
-    bytes.extend(data);
     bytes
 }
 
@@ -312,6 +411,29 @@ mod tests {
         assert!(message(entry("[4]", "[0, 17]")).contains("bytes 0 to 17 of 16 bytes of data"));
         assert!(message(entry("[4]", "[16, 0]")).contains("bytes 16 to 0"));
         assert!(message(entry("[4611686018427387904, 4]", "[0, 0]")).contains("in 0 bytes"));
+        let two = |first: &str, second: &str| {
+            let one = |name: &str, offsets: &str| {
+                format!(r#""{name}": {{"dtype": "F32", "shape": [1], "data_offsets": {offsets}}}"#)
+            };
+            message(file(&format!("{{{}, {}}}", one("a", first), one("b", second)), &[0; 8]))
+        };
+        assert_eq!(
+            two("[0, 4]", "[0, 4]"),
+            "m.safetensors: tensor `b`: its bytes, from 0, lie over another tensor: expected them from 4"
+        );
+        assert!(two("[4, 8]", "[4, 8]").contains("tensor `a`: its bytes, from 4, lie behind a hole"));
+        assert!(message(entry("[2]", "[0, 8]")).contains("tensors fill 8 of 16 bytes of data"));
+        assert!(
+            message(entry("[1152921504606846976]", "[0, 16]"))
+                .contains("shape [1152921504606846976] of F32 in 16 bytes")
+        );
+        let twice = r#"{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+            "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#;
+        assert!(message(file(twice, &[0; 4])).contains("tensor `w`: stands twice"));
+        assert!(
+            message(file(&format!("[{}0]", "0,".repeat(3 << 20)), &[]))
+                .contains("a header of more than 2097152 values")
+        );
         assert!(message(entry("[-1]", "[0, 16]")).contains("`shape` holds -1"));
         assert!(message(entry("[4]", "[0]")).contains("not two numbers"));
         assert!(message(u64::MAX.to_le_bytes().to_vec()).contains("a header of 18446744073709551615 bytes"));
@@ -322,9 +444,9 @@ mod tests {
     #[test]
     fn tensors_are_read_only_as_expected() {
         let header = r#"{"i": {"dtype": "I64", "shape": [2], "data_offsets": [0, 16]},
-            "n": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#;
-        let mut data = [0; 16];
-        data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+            "n": {"dtype": "F32", "shape": [1], "data_offsets": [16, 20]}}"#;
+        let mut data = [0; 20];
+        data[16..].copy_from_slice(&f32::NAN.to_le_bytes());
         let reader = Reader::from_bytes("m", file(header, &data)).unwrap();
         let message = |tensor, shape: &[usize]| reader.tensor(tensor, shape).unwrap_err().to_string();
         assert_eq!(message("i", &[2]), "m: tensor `i`: expected numbers in F32, F16, BF16 or F64, found I64");

@@ -46,12 +46,6 @@ fn references_that_name_nothing_say_what_to_do() {
         let error = hub.info(reference).unwrap_err();
         format!("{error}; {}", error.hint().unwrap_or_default())
     };
-    assert_eq!(
-        message("hf:openai/clip-vit-base-patch32@main"),
-        "model `hf:openai/clip-vit-base-patch32@main`: models are not fetched from the Hugging Face hub yet; download the \
-         folder, for instance with `hf download openai/clip-vit-base-patch32 --local-dir clip-vit-base-patch32`, and give \
-         its path"
-    );
     assert!(message("builtin:clip").contains("no such built-in model; there is builtin:mini-clip"));
     assert!(message("https://example.org/m.safetensors").contains("download it and give its path"));
     assert!(message("models/b32").contains("neither a file nor a folder at /nowhere/models/b32"));
@@ -106,13 +100,6 @@ fn a_cut_file_is_refused() {
         message.starts_with("MODEL/model.safetensors: tensor `") && message.contains(" bytes of data"),
         "{message}"
     );
-}
-
-#[test]
-fn a_folder_with_pickled_weights_says_how_to_save_them() {
-    let (dir, folder) = copy("quick_gelu");
-    fs::rename(folder.join("model.safetensors"), folder.join("pytorch_model.bin")).unwrap();
-    assert!(error(&dir, &folder).contains("`save_pretrained`"));
 }
 
 #[test]

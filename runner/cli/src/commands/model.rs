@@ -1,4 +1,4 @@
-//! `runner model list|show|tokenize|preprocess|export`
+//! `runner model import|list|show|verify|tokenize|preprocess|export`
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use runner_contract::ImageRef;
 use runner_models::{
-    Classifier, Clip, Hub, Loaded, TowerConfig, VisionConfig,
+    Classifier, Clip, Decision, Hub, Loaded, TowerConfig, VisionConfig,
     safetensors::{self, Dtype, Tensor},
 };
 use serde_json::{Value, json};
@@ -22,13 +22,37 @@ use crate::{
 
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Command {
-    /// List the models inside the program
+    /// Bring a model of any format into the library, as one file, and say what was decided
+    Import {
+        /// The model: a folder, a file, hf:ORG/NAME@REVISION, open_clip:NAME=PATH, openai:PATH
+        #[arg(value_name = "MODEL")]
+        model: String,
+        /// Its name there: then it is imported:NAME [default: that of its file or folder]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// What a state dict is, where it does not say: openai, or open_clip:ViT-B-32
+        #[arg(long = "as", value_name = "KIND")]
+        kind: Option<String>,
+    },
+    /// List the models inside the program and those in the library
     List,
     /// Show a model's architecture and its card
     Show {
-        /// The model: builtin:NAME, a folder in Hugging Face's layout, a file
+        /// The model: builtin:NAME, imported:NAME, hf:ORG/NAME, a folder, a file
         #[arg(value_name = "MODEL")]
         model: String,
+    },
+    /// Check that a model is whole: digest, shapes, finite values; and that it computes what is expected
+    Verify {
+        /// The model
+        #[arg(value_name = "MODEL")]
+        model: String,
+        /// Expected values: a safetensors file with pixels and images or logits, ids and texts
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
+        /// How far values may be off, relative to the largest
+        #[arg(long, value_name = "SHARE", default_value = "0.0001")]
+        tolerance: f32,
     },
     /// Turn lines on stdin into token ids
     Tokenize {
@@ -65,6 +89,10 @@ pub(crate) enum Command {
 pub(crate) fn run(command: &Command, app: &App<'_>) -> Result<Exit, Failure> {
     let hub = app.services(&app.folder)?.hub;
     match command {
+        Command::Import { model, name, kind } => import(&hub, model, name.as_deref(), kind.as_deref(), app)?,
+        Command::Verify { model, against, tolerance } => {
+            return verify(&hub, model, against.as_deref(), *tolerance, app);
+        }
         Command::List => list(&hub, app)?,
         Command::Show { model } => show(&hub, model, app)?,
         Command::Tokenize { model, pad } => tokenize(&hub, model, *pad, app)?,
@@ -80,9 +108,71 @@ pub(crate) fn run(command: &Command, app: &App<'_>) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+fn import(hub: &Hub, model: &str, name: Option<&str>, kind: Option<&str>, app: &App<'_>) -> Result<(), Failure> {
+    let reference = match kind {
+        None => model.to_owned(),
+        Some("openai") => format!("openai:{model}"),
+        Some(kind) if kind.starts_with("open_clip:") => format!("{kind}={model}"),
+        Some(kind) => {
+            return Err(Failure::usage(
+                format!("--as {kind}: no such kind"),
+                "--as openai, or --as open_clip:ViT-B-32",
+            ));
+        }
+    };
+    let name = name.map_or_else(|| Hub::default_name(&reference), str::to_owned);
+    let found = hub.import(&reference, &name)?;
+    if app.output.json {
+        let decision = |it: &Decision| json!({"about": it.about, "taken": it.taken, "from": it.from});
+        return app.output.document(&json!({
+            "model": found.reference,
+            "file": found.path,
+            "identity": found.info.identity,
+            "family": found.info.family,
+            "dim": found.info.dim,
+            "decisions": found.decisions.iter().map(decision).collect::<Vec<_>>(),
+        }));
+    }
+    let rows: Vec<_> = found.decisions.into_iter().map(|it| vec![it.about.to_owned(), it.taken, it.from]).collect();
+    let head = [(found.reference.as_str(), false), ("taken", false), ("from", false)];
+    app.output.text(&table(&head, &rows, app.output.paint))
+}
+
+fn verify(hub: &Hub, model: &str, against: Option<&Path>, tolerance: f32, app: &App<'_>) -> Result<Exit, Failure> {
+    let against = against.map(|path| app.folder.join(path));
+    let found = hub.verify(model, against.as_deref(), app.threads)?;
+    let off = found.differences.iter().filter(|(_, difference)| difference.is_nan() || *difference > tolerance);
+    let off: Vec<_> = off.map(|(name, difference)| format!("{name} are off by {difference:.1e}")).collect();
+    if app.output.json {
+        let differences: serde_json::Map<_, _> =
+            found.differences.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        app.output.document(&json!({
+            "model": model,
+            "identity": found.identity,
+            "tensors": found.tensors,
+            "parameters": found.parameters,
+            "differences": differences,
+            "verified": off.is_empty(),
+        }))?;
+    } else {
+        let mut rows = vec![
+            vec!["identity".to_owned(), found.identity.to_string()],
+            vec!["tensors".to_owned(), format!("{}, of the shapes that the configuration says", found.tensors)],
+            vec!["parameters".to_owned(), format!("{}, all finite", found.parameters)],
+        ];
+        let differences = found.differences.iter();
+        rows.extend(differences.map(|(name, value)| vec![(*name).to_owned(), format!("off by {value:.1e} at most")]));
+        app.output.text(&table(&[(model, false), ("", false)], &rows, app.output.paint))?;
+    }
+    match off.as_slice() {
+        [] => Ok(Exit::Done),
+        off => Err(Failure::failed(format!("{model}: {}, more than {tolerance:.1e}", off.join(", ")))),
+    }
+}
+
 fn list(hub: &Hub, app: &App<'_>) -> Result<(), Failure> {
     let mut models = Vec::new();
-    for reference in Hub::builtin() {
+    for reference in Hub::builtin().chain(hub.imported()?) {
         let info = hub.info(&reference)?;
         models.push((reference, info));
     }

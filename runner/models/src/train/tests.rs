@@ -6,7 +6,7 @@ use runner_contract::Random;
 use runner_data::{ClipTokenizer, Preprocess};
 
 use super::{ClipTrainer, TrainBatch, TrainOptions, TrainSetup};
-use crate::{ClipConfig, Hub, safetensors::Reader, weights::Weights};
+use crate::{ClipConfig, Hub, safetensors::Reader, weights::{Weights, files}};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -30,7 +30,7 @@ fn worst_gradient(name: &str, threads: usize) -> (f32, String) {
     const PAIRS: usize = 5;
     let folder = golden(name);
     let reader = Reader::open(&folder.join("gradients.safetensors")).unwrap();
-    let weights = Weights::open(&folder).unwrap();
+    let weights = Weights::open(&files(&folder).unwrap()).unwrap();
     let setup = setup(&folder, TrainOptions::default());
     let side = setup.config.vision.image_size();
     let trainer = ClipTrainer::with_weights(setup, threads, &mut |name, shape| weights.tensor(name, shape)).unwrap();

@@ -1,0 +1,103 @@
+//! The bytes of a checkpoint's file, read piece by piece.
+
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use crate::ModelError;
+
+/// A file, or what stands for one.
+#[derive(Debug)]
+pub(crate) struct Blob {
+    /// The file, for messages.
+    name: String,
+    content: Content,
+    /// Bytes in it.
+    size: u64,
+}
+
+#[derive(Debug)]
+enum Content {
+    File(File),
+    Memory(Cow<'static, [u8]>),
+}
+
+impl Blob {
+    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
+        let file = File::open(path).map_err(ModelError::io(path))?;
+        let found = file.metadata().map_err(ModelError::io(path))?;
+        let name = path.display().to_string();
+        if !found.is_file() {
+            return Err(ModelError::file(name, "expected a file"));
+        }
+        Ok(Self { name, content: Content::File(file), size: found.len() })
+    }
+
+    /// `name` stands for the file in messages.
+    pub(crate) fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+        let bytes = bytes.into();
+        Self { name: name.to_owned(), size: bytes.len() as u64, content: Content::Memory(bytes) }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// So many bytes from a place. What lies behind the end takes no memory.
+    pub(crate) fn read(&self, from: u64, length: u64) -> Result<Vec<u8>, ModelError> {
+        let short = || ModelError::file(&self.name, "the file ends early");
+        if from.checked_add(length).is_none_or(|end| end > self.size) {
+            return Err(short());
+        }
+        let mut bytes = vec![0; usize::try_from(length).map_err(|_| short())?];
+        self.read_into(from, &mut bytes)
+            .map_err(|source| ModelError::Io { path: PathBuf::from(&self.name), source })?;
+        Ok(bytes)
+    }
+
+    fn read_into(&self, from: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match &self.content {
+            Content::File(file) => {
+                let mut file = file;
+                file.seek(SeekFrom::Start(from))?;
+                file.read_exact(buffer)
+            }
+            Content::Memory(bytes) => {
+                let start = usize::try_from(from).unwrap_or(usize::MAX);
+                let found = start.checked_add(buffer.len()).and_then(|end| bytes.get(start..end));
+                buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// The bytes from `start` up to `end`, one after another.
+    pub(crate) fn range(&self, start: u64, end: u64) -> Range<'_> {
+        Range { blob: self, position: start, end: end.min(self.size) }
+    }
+}
+
+/// Part of a blob, to be read from front to back.
+#[derive(Debug)]
+pub(crate) struct Range<'a> {
+    blob: &'a Blob,
+    position: u64,
+    end: u64,
+}
+
+impl Read for Range<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        self.blob.read_into(self.position, &mut buffer[..length])?;
+        self.position += length as u64;
+        Ok(length)
+    }
+}

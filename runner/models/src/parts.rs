@@ -1,0 +1,269 @@
+//! The parts that make a model, wherever they come from: configuration, preprocessing, tokenizer, weights; and what was decided
+//! about each, from what.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use runner_data::{ClipTokenizer, DataError, Preprocess};
+
+use crate::{
+    Architecture, Classifier, ClassifierConfig, Clip, Loaded, ModelConfig, ModelError,
+    clip::Activation,
+    hub::{Meaning, Place, builtin},
+    layout::{self, Layout},
+    names::Names,
+    open_clip, openai,
+    safetensors::{Dtype, Reader},
+    weights::{self, Weights},
+};
+
+/// A model that is not loaded yet.
+pub(crate) struct Parts {
+    pub(crate) config: ModelConfig,
+    pub(crate) preprocess: Preprocess,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) weights: Weights,
+    pub(crate) origins: Origins,
+}
+
+/// What each decision was made from, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origins {
+    pub(crate) architecture: String,
+    pub(crate) activation: String,
+    pub(crate) preprocessing: String,
+    pub(crate) tokenizer: String,
+}
+
+/// Where a model's tokenizer is.
+pub(crate) enum Tokenizer {
+    /// A classifier has none.
+    None,
+    /// In a folder of transformers.
+    Folder(PathBuf),
+    /// In a bundle: its file's name for messages, `tokenizer.json`, `tokenizer_config.json`.
+    Texts { file: String, json: String, config: Option<String> },
+    /// In the program.
+    OpenAi,
+}
+
+impl Tokenizer {
+    pub(crate) fn load(&self) -> Result<Option<ClipTokenizer>, ModelError> {
+        let of = |name: &str, result: Result<ClipTokenizer, DataError>| {
+            result.map(Some).map_err(|error| ModelError::file(name, error.to_string()))
+        };
+        match self {
+            Self::None => Ok(None),
+            Self::Folder(folder) => of(&folder.display().to_string(), ClipTokenizer::from_folder(folder)),
+            Self::Texts { file, json, config } => of(file, ClipTokenizer::from_json(json, config.as_deref())),
+            Self::OpenAi => of("CLIP's vocabulary", ClipTokenizer::openai()),
+        }
+    }
+}
+
+impl Parts {
+    /// Reads what a place holds: all but the weights' values.
+    pub(crate) fn open(place: &Place) -> Result<Self, ModelError> {
+        match place {
+            Place::Builtin(name, bytes) => bundle(builtin(name, bytes)?),
+            Place::Folder(folder, Layout::HuggingFace) => of_transformers(folder),
+            Place::Folder(folder, Layout::OpenClip) => of_open_clip(folder),
+            Place::File(path, meaning) => {
+                if let Some(reader) = place.bundle()? {
+                    return bundle(reader);
+                }
+                let weights = Weights::open(std::slice::from_ref(path))?;
+                match meaning {
+                    Meaning::OpenClip(name, known) => {
+                        let said = format!("open_clip's {name}");
+                        let preprocess = Preprocess::open_clip(&known.preprocess);
+                        Ok(Self::clip(ModelConfig::Clip(known.config), preprocess, weights, &said))
+                    }
+                    Meaning::OpenAi => of_openai(weights, Activation::QuickGelu, "OpenAI's models"),
+                    Meaning::Unsaid => of_weights(weights),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn load(self) -> Result<Loaded, ModelError> {
+        self.load_noting(&mut |_, _, _| ())
+    }
+
+    /// Loads, and tells each tensor that the network takes: name, shape, and number format in the file.
+    pub(crate) fn load_noting(self, note: &mut dyn FnMut(&str, &[usize], Option<Dtype>)) -> Result<Loaded, ModelError> {
+        let Self { config, preprocess, tokenizer, weights, .. } = self;
+        let values = &mut |name: &str, shape: &[usize]| {
+            note(name, shape, weights.dtype(name));
+            weights.tensor(name, shape)
+        };
+        match config {
+            ModelConfig::Classifier(config) => Classifier::new(config, values, preprocess).map(Loaded::Classifier),
+            ModelConfig::Clip(config) => {
+                let tokenizer = tokenizer.load()?.ok_or_else(|| ModelError::file(weights.name(), "no tokenizer"))?;
+                Clip::new(config, values, tokenizer, preprocess).map(Loaded::Clip)
+            }
+        }
+    }
+
+    /// A CLIP model whose tokenizer is CLIP's own.
+    fn clip(config: ModelConfig, preprocess: Preprocess, weights: Weights, said: &str) -> Self {
+        let origins = Origins {
+            architecture: said.to_owned(),
+            activation: said.to_owned(),
+            preprocessing: said.to_owned(),
+            tokenizer: "inside the program".to_owned(),
+        };
+        Self { config, preprocess, tokenizer: Tokenizer::OpenAi, weights, origins }
+    }
+}
+
+fn bundle(reader: Reader) -> Result<Parts, ModelError> {
+    let part = |name: &str| -> Result<_, ModelError> {
+        let text = reader.metadata().get(name).ok_or_else(|| {
+            let problem = format!(
+                "no `{name}` in the metadata, so this is no bundle; for the weights of a model folder, give the folder"
+            );
+            ModelError::file(reader.name(), problem)
+        })?;
+        Ok((format!("{}, {name}", reader.name()), text))
+    };
+    let (file, text) = part("config.json")?;
+    let config = ModelConfig::parse(&file, text)?;
+    let (file, text) = part("preprocessor_config.json")?;
+    let preprocess = Preprocess::from_config(text).map_err(|error| ModelError::file(file, error.to_string()))?;
+    let tokenizer = match config {
+        ModelConfig::Classifier(_) => Tokenizer::None,
+        ModelConfig::Clip(_) => {
+            let (file, json) = part("tokenizer.json")?;
+            let config = reader.metadata().get("tokenizer_config.json").cloned();
+            Tokenizer::Texts { file, json: json.clone(), config }
+        }
+    };
+    let within = |name: &str| format!("{name} in the bundle");
+    let origins = Origins {
+        architecture: within("config.json"),
+        activation: within("config.json"),
+        preprocessing: within("preprocessor_config.json"),
+        tokenizer: within("tokenizer.json"),
+    };
+    Ok(Parts { config, preprocess, tokenizer, weights: Weights::single(reader), origins })
+}
+
+fn of_transformers(folder: &Path) -> Result<Parts, ModelError> {
+    let of_data = |error: DataError| ModelError::file(folder.display().to_string(), error.to_string());
+    let path = folder.join("config.json");
+    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+    let config = ModelConfig::parse(&path.display().to_string(), &text)?;
+    let has = |name: &str| folder.join(name).is_file();
+    let Some(preprocessing) = ["preprocessor_config.json", "processor_config.json"].into_iter().find(|name| has(name))
+    else {
+        let problem = "neither preprocessor_config.json nor processor_config.json, so how to preprocess is unknown";
+        return Err(ModelError::file(folder.display().to_string(), problem));
+    };
+    let preprocess = Preprocess::from_folder(folder).map_err(of_data)?;
+    let tokenizer = match config {
+        ModelConfig::Classifier(_) => Tokenizer::None,
+        ModelConfig::Clip(_) => Tokenizer::Folder(folder.to_owned()),
+    };
+    let origins = Origins {
+        architecture: "config.json".to_owned(),
+        activation: "config.json".to_owned(),
+        preprocessing: preprocessing.to_owned(),
+        tokenizer: if has("tokenizer.json") { "tokenizer.json" } else { "vocab.json and merges.txt" }.to_owned(),
+    };
+    let weights = Weights::open(&weights::files(folder)?)?;
+    Ok(Parts { config, preprocess, tokenizer, weights, origins })
+}
+
+fn of_open_clip(folder: &Path) -> Result<Parts, ModelError> {
+    let path = folder.join(layout::OPEN_CLIP);
+    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+    let (config, preprocess) = open_clip::parse(&path.display().to_string(), &text)?;
+    let weights = Weights::open(&open_clip_weights(folder)?)?;
+    Ok(Parts::clip(ModelConfig::Clip(config), Preprocess::open_clip(&preprocess), weights, layout::OPEN_CLIP))
+}
+
+/// The weights of an open_clip folder.
+pub(crate) fn open_clip_weights(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let found = Layout::OpenClip.weights(&|name| folder.join(name).is_file());
+    let missing = || {
+        ModelError::file(
+            folder.display().to_string(),
+            "no open_clip_model.safetensors and no open_clip_pytorch_model.bin",
+        )
+    };
+    Ok(vec![folder.join(found.ok_or_else(missing)?)])
+}
+
+fn of_openai(weights: Weights, activation: Activation, said: &str) -> Result<Parts, ModelError> {
+    let config = openai::derive(&weights, activation)?;
+    let preprocess = Preprocess::openai(config.vision.image_size());
+    let mut parts = Parts::clip(ModelConfig::Clip(config), preprocess, weights, said);
+    parts.origins.architecture = "the tensors' shapes".to_owned();
+    parts.origins.preprocessing = "OpenAI's models".to_owned();
+    Ok(parts)
+}
+
+/// Weights alone: what they are must follow from themselves.
+fn of_weights(weights: Weights) -> Result<Parts, ModelError> {
+    let shape = |name: &str| weights.shape(name).map(<[usize]>::to_vec);
+    if let Some(classes) = weights.classes() {
+        let (activation, class) = match classes.contains("GELU") && !classes.contains("QuickGELU") {
+            true => (Activation::Gelu, "GELU"),
+            false => (Activation::QuickGelu, "QuickGELU"),
+        };
+        let said = match classes.contains(class) {
+            true => format!("class {class} in the archive"),
+            false => "OpenAI's models".to_owned(),
+        };
+        return of_openai(weights, activation, &said);
+    }
+    if let Some(config) = ClassifierConfig::derive(&shape) {
+        let (preprocess, said) = match config.architecture {
+            Architecture::ResNet(_) => (Preprocess::torchvision_classifier(), "torchvision's models"),
+            Architecture::EfficientNetLite(_) => {
+                (Preprocess::efficientnet_lite(config.image_size), "EfficientNet-Lite")
+            }
+        };
+        let origins = Origins {
+            architecture: "the tensors' shapes".to_owned(),
+            activation: said.to_owned(),
+            preprocessing: said.to_owned(),
+            tokenizer: String::new(),
+        };
+        let config = ModelConfig::Classifier(config);
+        return Ok(Parts { config, preprocess, tokenizer: Tokenizer::None, weights, origins });
+    }
+    Err(unnamed(&weights))
+}
+
+/// Why weights alone are no model, and what would make them one.
+fn unnamed(weights: &Weights) -> ModelError {
+    let has = |part: &str| weights.tensors().any(|name| name.contains(part));
+    let problem = if let Names::OpenAi { .. } = weights.names() {
+        let like = openai::derive(weights, Activation::Gelu).map(|config| open_clip::like(&config)).unwrap_or_default();
+        let name = like.first().copied().unwrap_or("NAME");
+        let file = weights.name();
+        return ModelError::Reference {
+            reference: file.to_owned(),
+            problem: "a state dict of CLIP does not say whether its activation is GELU or quick GELU".to_owned(),
+            hint: Some(format!(
+                "give open_clip's name, open_clip:{name}=PATH or open_clip:{name}-quickgelu=PATH; of OpenAI's code, openai:PATH"
+            )),
+        };
+    } else if has("text_model.") || has("vision_model.") {
+        "weights without a config.json: for the weights of a model folder, give the folder"
+    } else if has("visual.trunk.") {
+        "a model with an image tower of timm (SigLIP, EVA, ConvNeXt, MobileCLIP, ViTamin), which is not supported"
+    } else if has("text_decoder.") {
+        "a CoCa model, which is not supported"
+    } else if has("visual.blocks.") {
+        "a model with an EVA image tower, which is not supported"
+    } else {
+        "no model that is known here: expected CLIP (OpenAI, open_clip, transformers), a ResNet of torchvision or an EfficientNet-Lite"
+    };
+    ModelError::file(weights.name(), problem)
+}
