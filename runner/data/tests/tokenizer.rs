@@ -84,6 +84,28 @@ fn clean_up_equals_openais() {
 }
 
 #[test]
+fn messy_text_gives_the_tokens_of_openais_and_open_clips_code() {
+    let cases: Value = serde_json::from_str(include_str!("golden/messy.json")).unwrap();
+    let tokenizers = [("openai", ClipTokenizer::openai().unwrap()), ("open_clip", ClipTokenizer::open_clip().unwrap())];
+    for (name, tokenizer) in tokenizers {
+        assert_eq!(
+            (tokenizer.vocab_size(), tokenizer.start(), tokenizer.end(), tokenizer.pad()),
+            (49_408, 49_406, 49_407, 0)
+        );
+        // What a bundle stores gives it back.
+        let again = ClipTokenizer::from_json(&tokenizer.to_json().unwrap(), Some(&tokenizer.config_json())).unwrap();
+        for tokenizer in [tokenizer.with_context(10_000), again.with_context(10_000)] {
+            for case in cases.as_array().unwrap() {
+                let text = case["text"].as_str().unwrap();
+                let tokens = tokenizer.encode(text).unwrap();
+                let expected = ids(case.get(name).unwrap_or(&case["openai"]));
+                assert_eq!(tokens[1..tokens.len() - 1], expected, "{name}: {text:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn training_learns_the_merges_that_the_reference_learns() {
     let golden = golden();
     let merges = golden["merges"].as_array().unwrap();

@@ -1,14 +1,14 @@
 //! OpenAI's clean-up of text before CLIP's tokenizer: what `ftfy.fix_text`, `html.unescape` twice, white space and
 //! lower case do there.
-//!
-//! Of `ftfy`'s repairs, all that do not guess are here; of those that guess an encoding, the common one: UTF-8 that was read
-//! as windows-1252 or Latin-1 (`â€™`, `Ã©`). Text broken in other ways reaches the tokenizer as it is.
 
 use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::html::{WINDOWS_1252, unescape, unescape_whole};
+use super::{
+    encoding::{fix_encoding, from_c1},
+    html::{unescape, unescape_whole},
+};
 
 /// What is done to text before the tokenizer's own normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ fn mend(text: &str) -> String {
         escaped &= !line.contains('<');
         let mut line = line.to_owned();
         // Every step shortens the text or brings it nearer to what no step changes; the bound is for safety.
-        for _ in 0..16 {
+        for _ in 0..64 {
             let mended = mend_once(&line, escaped);
             if mended == line {
                 break;
@@ -55,28 +55,17 @@ fn mend(text: &str) -> String {
 
 fn mend_once(text: &str, escaped: bool) -> String {
     let text = if escaped { unescape_whole(text) } else { Cow::Borrowed(text) };
-    let text = decode_again(&text);
+    let text: String =
+        fix_encoding(&text).chars().flat_map(|c| standard_width(from_c1(c))).map(straight_quote).collect();
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
-            '\u{80}'..='\u{9F}' => out.push(WINDOWS_1252[character as usize - 0x80]),
             '\r' => {
                 out.push('\n');
                 characters.next_if_eq(&'\n');
             }
-            '\u{2028}' | '\u{2029}' => out.push('\n'),
-            '\u{2BC}' | '\u{2018}'..='\u{201B}' => out.push('\''),
-            '\u{201C}'..='\u{201F}' => out.push('"'),
-            '\u{3000}' => out.push(' '),
-            // The standard widths of what these blocks hold are their compatibility decompositions.
-            '\u{FF01}'..='\u{FFEF}' | '\u{FB00}'..='\u{FB04}' | '\u{FB06}' => {
-                out.extend(std::iter::once(character).nfkc())
-            }
-            '\u{FB05}' => out.push_str("\u{17F}t"),
-            '\u{132}' | '\u{133}' | '\u{149}' | '\u{1C4}'..='\u{1CC}' | '\u{1F1}'..='\u{1F3}' => {
-                out.extend(std::iter::once(character).nfkc());
-            }
+            '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
             '\u{1B}' if characters.peek() == Some(&'[') => {
                 // A terminal's escape sequence, or else a control character.
                 let mut ahead = characters.clone();
@@ -94,55 +83,26 @@ fn mend_once(text: &str, escaped: bool) -> String {
     out.nfc().collect()
 }
 
-/// Undoes the reading of UTF-8 as windows-1252 or Latin-1, wherever characters make up a UTF-8 sequence that way.
-///
-/// Of two-byte sequences only those of Latin-1's characters (`Ã©`, `Â£`): others occur in proper text (`É»`).
-fn decode_again(text: &str) -> Cow<'_, str> {
-    let characters: Vec<char> = text.chars().collect();
-    let mut out = String::new();
-    let (mut at, mut changed) = (0, false);
-    while let Some(&character) = characters.get(at) {
-        let length = match byte_of(character) {
-            Some(0xC2 | 0xC3) => 2,
-            Some(0xE1..=0xEF) => 3,
-            Some(0xF0..=0xF4) => 4,
-            _ => 1,
-        };
-        let bytes: Option<Vec<u8>> = characters
-            .get(at..at + length)
-            .filter(|_| length > 1)
-            .and_then(|sequence| sequence.iter().map(|&character| byte_of(character)).collect());
-        let decoded = bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
-        match decoded {
-            Some(decoded) => {
-                out.push_str(decoded);
-                (at, changed) = (at + length, true);
-            }
-            // The second byte of `à` is a no-break space, which often has become a space.
-            None if character == 'Ã' && lost_no_break_space(&characters[..at], &characters[at + 1..]) => {
-                out.push('à');
-                (at, changed) = (at + 1, true);
-            }
-            None => {
-                out.push(character);
-                at += 1;
-            }
-        }
-    }
-    if changed { out.into() } else { text.into() }
+/// Without ligatures and digraphs of Latin letters, and of standard width.
+fn standard_width(character: char) -> impl Iterator<Item = char> {
+    let folded: &str = match character {
+        '\u{3000}' => " ",
+        '\u{FB05}' => "\u{17F}t",
+        _ => "",
+    };
+    // The standard widths of what these blocks hold are their compatibility decompositions.
+    let decomposes = matches!(character,
+        '\u{FF01}'..='\u{FFEF}' | '\u{FB00}'..='\u{FB04}' | '\u{FB06}'
+        | '\u{132}' | '\u{133}' | '\u{149}' | '\u{1C4}'..='\u{1CC}' | '\u{1F1}'..='\u{1F3}');
+    let plain = (folded.is_empty() && !decomposes).then_some(character);
+    let compatible = decomposes.then(|| std::iter::once(character).nfkc());
+    folded.chars().chain(plain).chain(compatible.into_iter().flatten())
 }
 
-/// Whether `Ã` between these characters stands for `à`: after a small letter or a word, before a space that ends it.
-fn lost_no_break_space(before: &[char], after: &[char]) -> bool {
-    let word = before.strip_suffix(&[' ']).unwrap_or(before);
-    let ends_word = after.first() == Some(&' ') && after.get(1) != Some(&' ');
-    ends_word && word.last().is_none_or(char::is_ascii_lowercase)
-}
-
-/// The byte above 0x7F that windows-1252, or Latin-1 where that has none, reads as this character.
-fn byte_of(character: char) -> Option<u8> {
-    match u32::from(character) {
-        code @ 0x80..=0xFF => u8::try_from(code).ok(),
-        _ => WINDOWS_1252.iter().zip(0x80..).find(|(other, _)| **other == character).map(|(_, byte)| byte),
+fn straight_quote(character: char) -> char {
+    match character {
+        '\u{2BC}' | '\u{2018}'..='\u{201B}' => '\'',
+        '\u{201C}'..='\u{201F}' => '"',
+        other => other,
     }
 }

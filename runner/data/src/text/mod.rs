@@ -6,14 +6,17 @@
 
 mod build;
 mod clean;
+mod encoding;
 mod html;
 mod train;
 
 use std::{fmt, path::Path, str::FromStr, sync::Arc};
 
+use regex::Regex;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use build::Style;
 pub use clean::{Cleaning, clean};
 pub use train::train_tokenizer;
 
@@ -35,6 +38,8 @@ const END: &str = "<|endoftext|>";
 #[derive(Clone)]
 pub struct ClipTokenizer {
     inner: Arc<Tokenizer>,
+    /// What finds words, in an original tokenizer; its first two groups are the special tokens.
+    words: Option<Arc<Regex>>,
     cleaning: Cleaning,
     context: usize,
     start: u32,
@@ -80,11 +85,22 @@ impl ClipTokenizer {
         Self::from_openai(OPENAI)
     }
 
+    /// open_clip's `SimpleTokenizer`: the same, but special tokens in a text are spelled `<start_of_text>` and `<end_of_text>`.
+    pub fn open_clip() -> Result<Self, DataError> {
+        Self::from_merges(OPENAI, Style::OpenClip)
+    }
+
     /// OpenAI's merges file (`bpe_simple_vocab_16e6.txt.gz`, or unpacked), with OpenAI's clean-up.
     pub fn from_openai(file: &[u8]) -> Result<Self, DataError> {
+        Self::from_merges(file, Style::OpenAi)
+    }
+
+    fn from_merges(file: &[u8], style: Style) -> Result<Self, DataError> {
         let name = "bpe_simple_vocab_16e6.txt.gz";
-        let json = build::from_openai(file).map_err(|message| DataError::format(name, message))?;
-        Ok(Self { cleaning: Cleaning::OpenAi, pad: 0, ..Self::build(&json, None, name)? })
+        let json = build::from_openai(file, style).map_err(|message| DataError::format(name, message))?;
+        let [start, end] = style.special();
+        let config = serde_json::json!({"bos_token": start, "eos_token": end, "clean_up": "openai"});
+        Ok(Self { pad: 0, ..Self::build(&json, Some(&config.to_string()), name)? })
     }
 
     fn build(json: &str, config: Option<&str>, file: &str) -> Result<Self, DataError> {
@@ -107,8 +123,18 @@ impl ClipTokenizer {
             let id = inner.token_to_id(token);
             id.ok_or_else(|| wrong(format!("no token `{token}`: a CLIP tokenizer has `{START}` and `{END}`")))
         };
-        let start = id(special("bos_token").as_deref().unwrap_or(START))?;
-        let end = id(special("eos_token").as_deref().unwrap_or(END))?;
+        let names = ["bos_token", "eos_token"].map(special);
+        let names = [names[0].as_deref().unwrap_or(START), names[1].as_deref().unwrap_or(END)];
+        let (start, end) = (id(names[0])?, id(names[1])?);
+        let words = match inner.get_added_tokens_decoder().is_empty() {
+            true => {
+                let [start, end] = names.map(regex::escape);
+                // Of clean text, which is in lower case.
+                let pattern = format!("({start})|({end})|{}", build::original_pattern());
+                Some(Arc::new(Regex::new(&pattern).map_err(|error| wrong(error.to_string()))?))
+            }
+            false => None,
+        };
         let pad = special("pad_token").and_then(|token| inner.token_to_id(&token)).unwrap_or(end);
         // Files that never set it hold 1e30.
         let context =
@@ -118,7 +144,7 @@ impl ClipTokenizer {
             Some("openai") => Cleaning::OpenAi,
             _ => Cleaning::None,
         };
-        Ok(Self { inner: Arc::new(inner), cleaning, context, start, end, pad })
+        Ok(Self { inner: Arc::new(inner), words, cleaning, context, start, end, pad })
     }
 
     /// The same tokenizer for another context length (at least 2: start and end).
@@ -145,15 +171,29 @@ impl ClipTokenizer {
                 &cleaned
             }
         };
-        let encoding = self.inner.encode_fast(text, false);
-        let encoding = encoding.map_err(|error| DataError::Invalid(format!("cannot tokenize {text:?}: {error}")))?;
-        let tokens = encoding.get_ids();
-        let kept = tokens.len().min(self.context - 2);
-        let mut ids = Vec::with_capacity(kept + 2);
-        ids.push(self.start);
-        ids.extend_from_slice(&tokens[..kept]);
+        let mut ids = vec![self.start];
+        let mut rest = 0;
+        if let Some(words) = &self.words {
+            for word in words.captures_iter(text) {
+                let special = [(1, self.start), (2, self.end)].into_iter().find_map(|(i, id)| Some((word.get(i)?, id)));
+                if let Some((token, id)) = special {
+                    self.extend(&mut ids, &text[rest..token.start()])?;
+                    ids.push(id);
+                    rest = token.end();
+                }
+            }
+        }
+        self.extend(&mut ids, &text[rest..])?;
+        ids.truncate(self.context - 1);
         ids.push(self.end);
         Ok(ids)
+    }
+
+    fn extend(&self, ids: &mut Vec<u32>, text: &str) -> Result<(), DataError> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| DataError::Invalid(format!("cannot tokenize {text:?}: {error}")))?;
+        ids.extend_from_slice(encoding.get_ids());
+        Ok(())
     }
 
     /// The token ids of `text`, padded to exactly `context` ids with [`ClipTokenizer::pad`].

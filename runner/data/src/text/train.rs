@@ -34,7 +34,7 @@ pub fn train_tokenizer(
 }
 
 fn tokenizer(merges: &[(String, String)]) -> Result<ClipTokenizer, DataError> {
-    ClipTokenizer::from_json(&build::from_merges(merges).map_err(DataError::Invalid)?, None)
+    ClipTokenizer::from_json(&build::from_merges(merges, build::Style::Transformers).map_err(DataError::Invalid)?, None)
 }
 
 /// The words of a line, in the byte alphabet.
