@@ -220,12 +220,33 @@ impl Summary {
 
     fn metrics_table(&self, app: &App<'_>) -> String {
         let optional = |number: Option<u64>| number.map(count).unwrap_or_default();
+        let end = |name: &str, end: &str| self.metrics.iter().find(|it| it.name.strip_suffix(end) == Some(name));
+        let interval = |name: &str| Some((end(name, ".low")?.value, end(name, ".high")?.value));
+        // The ends of an interval stand beside their number.
+        let is_end = |name: &str| {
+            [".low", ".high"].iter().any(|end| name.strip_suffix(end).is_some_and(|name| interval(name).is_some()))
+        };
+        let any = self.metrics.iter().any(|it| is_end(&it.name));
         let rows: Vec<_> = self
             .metrics
             .iter()
-            .map(|it| vec![it.name.clone(), number(it.value), optional(it.n), optional(it.n_bad)])
+            .filter(|it| !is_end(&it.name))
+            .map(|it| {
+                let mut row = vec![it.name.clone(), number(it.value)];
+                if any {
+                    let ends = interval(&it.name).map(|(low, high)| format!("{} – {}", number(low), number(high)));
+                    row.push(ends.unwrap_or_default());
+                }
+                row.extend([optional(it.n), optional(it.n_bad)]);
+                row
+            })
             .collect();
-        table(&[("metric", false), ("value", true), ("n", true), ("n_bad", true)], &rows, app.output.paint)
+        let mut columns =
+            vec![("metric", false), ("value", true), ("95 % interval", true), ("n", true), ("n_bad", true)];
+        if !any {
+            columns.remove(2);
+        }
+        table(&columns, &rows, app.output.paint)
     }
 
     fn stages_table(&self, app: &App<'_>) -> String {

@@ -11,6 +11,7 @@ mod isa;
 mod kernels;
 pub mod optim;
 mod pool;
+mod similarity;
 mod stack;
 
 #[cfg(feature = "cuda")]
@@ -23,3 +24,4 @@ pub use convolution::{Layer, Operation, Size, Window, channels_last};
 pub use error::Error;
 pub use isa::{Isa, instruction_set};
 pub use pool::Workers;
+pub use similarity::dot_products;

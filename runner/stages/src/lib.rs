@@ -5,7 +5,9 @@
 
 #[macro_use]
 mod registry;
+mod bootstrap;
 mod codec;
+mod compare;
 mod definition;
 mod pictures;
 mod surroundings;
@@ -18,10 +20,12 @@ kinds! {
     texts,
     rows,
     prompts,
+    explode,
     encode,
     pool,
     score,
     metrics,
+    retrieval,
     filter,
     split,
     rerank,

@@ -1,22 +1,26 @@
 //! `metrics`: how good predictions are, in numbers and pictures.
 
+mod candidates;
 mod classification;
+mod examples;
+#[cfg(test)]
+mod parity;
+mod tally;
 
 use std::collections::BTreeMap;
 
-use runner_contract::{
-    Access, Accumulator, ColumnType, Context, Fold, Input, Inputs, KindInfo, Need, Outcome, PortKind, Shape, Stage,
-    StageError,
-};
+use runner_contract::{ColumnType, Input, KindInfo, PortKind, Problem, Shape, Stage, StageError};
+use runner_report::Estimate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     Binding, Defined, Definition, Services,
+    bootstrap::Bootstrap,
     definition::{input, output},
 };
-use classification::{Candidates, Tally};
+use classification::Classifying;
 
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +36,25 @@ struct Settings {
     /// How many of the worst mistakes the picture shows.
     #[serde(default = "mistakes")]
     mistakes: usize,
+    /// How often rows are drawn anew for the bootstrap's 95 % intervals (`top1.low`, `top1.high`); 0 for none.
+    #[serde(default = "resamples")]
+    resamples: usize,
+    /// Another seed draws other rows.
+    #[serde(default)]
+    seed: u64,
+}
+
+impl Settings {
+    fn bootstrap(&self) -> Bootstrap {
+        Bootstrap { resamples: self.resamples, seed: self.seed }
+    }
+}
+
+/// Most resamples that can be asked for.
+pub(crate) const MOST_RESAMPLES: usize = 100_000;
+
+pub(crate) fn resamples() -> usize {
+    1000
 }
 
 fn label() -> String {
@@ -49,7 +72,8 @@ fn mistakes() -> usize {
 #[derive(Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Task {
-    /// Top-1 and, above five classes, top-5 accuracy; recall by class; confusion matrix; the worst mistakes.
+    /// Top-1 and, from five classes on, top-5 accuracy; mean recall of the classes; the scores' softmax as probabilities: log-loss
+    /// and expected calibration error (15 bins of equal width); recall by class; confusion matrix; the worst mistakes.
     Classification,
 }
 
@@ -65,7 +89,7 @@ impl Definition for Metrics {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "metrics",
-            version: 1,
+            version: 2,
             summary: "how good predictions are: numbers, a confusion matrix, the worst mistakes",
             shape: Shape::Fold,
             inputs: const { &[input("rows", PortKind::Rows, "rows with `scores` and the true `label`")] },
@@ -79,6 +103,10 @@ impl Definition for Metrics {
     fn bind(&self, settings: &Settings, binding: &mut Binding<'_>) {
         binding.column("rows", &settings.scores, "scores", |kind| *kind == ColumnType::Scores);
         binding.column("rows", &settings.label, "label", |kind| *kind == ColumnType::Label);
+        if settings.resamples > MOST_RESAMPLES {
+            let message = format!("{} resamples, expected at most {MOST_RESAMPLES}", settings.resamples);
+            binding.problem(Problem::setting("resamples", message));
+        }
         binding.gives("rows", classification::columns());
     }
 
@@ -88,61 +116,19 @@ impl Definition for Metrics {
             _ => None,
         };
         let image = image.map(|column| column.name.clone());
-        Ok(Stage::Fold(Box::new(Classification { settings, image })))
+        Ok(Stage::Fold(Box::new(Classifying { settings, image })))
     }
 }
 
-struct Classification {
-    settings: Settings,
-    /// The column to show mistakes from.
-    image: Option<String>,
-}
-
-impl Fold for Classification {
-    fn start(&self, _: &Context) -> Result<Box<dyn Accumulator>, StageError> {
-        Ok(Box::new(Counting { settings: self.settings.clone(), tally: Tally::default() }))
-    }
-
-    fn merge(&self, context: &Context, partials: Vec<Vec<u8>>, access: &dyn Access) -> Result<Outcome, StageError> {
-        let mut tally = Tally::default();
-        for partial in &partials {
-            tally.merge(Tally::read(partial)?, self.settings.mistakes)?;
+/// Metrics by name: an estimate is `top1`, its interval `top1.low` and `top1.high`.
+pub(crate) fn metrics(estimates: &[Estimate]) -> BTreeMap<String, f64> {
+    let mut metrics = BTreeMap::new();
+    for Estimate { name, value, interval, .. } in estimates {
+        metrics.insert(name.clone(), *value);
+        if let Some((low, high)) = interval {
+            metrics.insert(format!("{name}.low"), *low);
+            metrics.insert(format!("{name}.high"), *high);
         }
-        context.check()?;
-        let pictures = match &self.image {
-            Some(column) if !tally.mistakes.is_empty() => {
-                let ids: Vec<_> = tally.mistakes.iter().map(|mistake| mistake.id.clone()).collect();
-                Some((access.rows("rows")?.fetch(&ids, &[Need::pixels(column)])?, column.as_str()))
-            }
-            _ => None,
-        };
-        tally.outcome(pictures.as_ref().map(|(rows, column)| (rows, *column)))
     }
-}
-
-struct Counting {
-    settings: Settings,
-    tally: Tally,
-}
-
-impl Accumulator for Counting {
-    fn push(&mut self, inputs: &Inputs) -> Result<(), StageError> {
-        let rows = crate::port(inputs, "rows")?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        self.tally.fix_candidates(Candidates::of_scores(rows, &self.settings.scores)?)?;
-        let (scores, width) = rows.vectors(&self.settings.scores)?;
-        let ids = rows.ids()?;
-        let labels = rows.integers(&self.settings.label)?;
-        for (i, (&label, row)) in labels.iter().zip(scores.chunks_exact(width.max(1))).enumerate() {
-            self.tally.add(ids.value(i), label, row);
-        }
-        self.tally.keep_worst(self.settings.mistakes);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> Result<Vec<u8>, StageError> {
-        Ok(self.tally.write())
-    }
+    metrics
 }

@@ -1,11 +1,15 @@
 //! `score`: every query against every candidate.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use runner_contract::{
     Batch, Column, ColumnData, ColumnType, Context, ID, Input, Inputs, KindInfo, PortKind, Prepared, Problem, Produced,
     Shape, Stage, StageError, Stream,
 };
+use runner_nn::Workers;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +25,10 @@ use crate::{
 pub(crate) const NAMES: &str = "names";
 /// Metadata of a `scores` column: the candidates' labels, a JSON array.
 pub(crate) const LABELS: &str = "labels";
+/// Metadata of a `scores` column: what a score is. Left out, or [`PROBABILITIES`].
+pub(crate) const UNIT: &str = "unit";
+/// Scores that are probabilities and no logits.
+pub(crate) const PROBABILITIES: &str = "probabilities";
 
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -59,7 +67,7 @@ impl Definition for Score {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "score",
-            version: 1,
+            version: 2,
             summary: "every query against every candidate: logit scale times cosine",
             shape: Shape::Map,
             inputs: const {
@@ -123,7 +131,7 @@ impl Definition for Score {
     }
 
     fn open(&self, settings: Settings, _: &BTreeMap<String, Input>) -> Result<Stage, StageError> {
-        Ok(Stage::Stream(Box::new(Scorer(settings))))
+        Ok(Stage::Stream(Box::new(Scorer { settings, candidates: Mutex::default() })))
     }
 }
 
@@ -134,7 +142,11 @@ fn describe(kind: &ColumnType) -> String {
     }
 }
 
-struct Scorer(Settings);
+struct Scorer {
+    settings: Settings,
+    /// The candidates as they were read last, and from which rows: all chunks have the same.
+    candidates: Mutex<Option<(Batch, Arc<Candidates>)>>,
+}
 
 /// The candidates, normalised, with what is written beside the scores.
 struct Candidates {
@@ -147,8 +159,7 @@ struct Candidates {
 impl Candidates {
     fn read(rows: &Batch) -> Result<Self, StageError> {
         let (values, dim) = rows.vectors("embedding")?;
-        let mut vectors = values.to_vec();
-        vectors.chunks_exact_mut(dim.max(1)).for_each(normalize);
+        let vectors = normalized(values, dim);
         let labels = match rows.has("label") {
             true => rows.integers("label")?.to_vec(),
             false => (0..rows.len() as i64).collect(),
@@ -186,9 +197,9 @@ impl Stream for Scorer {
             return Err(StageError::new("there are no candidates to score against"));
         }
         let scale = self.scale(queries, rows)?;
-        let candidates = Candidates::read(rows)?;
-        let produced = match &self.0.pair {
-            None => self.all(queries, &candidates, scale)?,
+        let candidates = self.candidates(rows)?;
+        let produced = match &self.settings.pair {
+            None => self.all(context, queries, &candidates, scale)?,
             Some(pair) => pairs(pair, queries, rows, &candidates, scale)?,
         };
         Ok(BTreeMap::from([("rows".to_owned(), produced)]))
@@ -226,50 +237,76 @@ fn pairs(
         take.push(i as u32);
     }
     output.take = (take.len() < queries.len()).then_some(take);
-    Ok(output.column("scores", ColumnData::Scores(scores, 1))?)
+    let metadata = BTreeMap::from([(LOGIT_SCALE.to_owned(), scale.to_string())]);
+    Ok(output.column_with("scores", ColumnData::Scores(scores, 1), metadata)?)
+}
+
+/// Vectors `[n, dim]`, each of length 1.
+fn normalized(values: &[f32], dim: usize) -> Vec<f32> {
+    let mut vectors = values.to_vec();
+    vectors.chunks_exact_mut(dim.max(1)).for_each(normalize);
+    vectors
 }
 
 impl Scorer {
+    fn candidates(&self, rows: &Batch) -> Result<Arc<Candidates>, StageError> {
+        let mut last = self.candidates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, candidates)) = last.as_ref().filter(|(old, _)| same(old, rows)) {
+            return Ok(candidates.clone());
+        }
+        let candidates = Arc::new(Candidates::read(rows)?);
+        *last = Some((rows.clone(), candidates.clone()));
+        Ok(candidates)
+    }
+
     /// Each query against all candidates.
-    fn all(&self, queries: &Batch, candidates: &Candidates, scale: f32) -> Result<Produced, StageError> {
+    fn all(
+        &self,
+        context: &Context,
+        queries: &Batch,
+        candidates: &Candidates,
+        scale: f32,
+    ) -> Result<Produced, StageError> {
         let (values, dim) = queries.vectors("embedding")?;
         let width = candidates.labels.len();
+        let mut scores = vec![0.0; queries.len() * width];
+        let workers = Workers::new(context.threads).map_err(|error| StageError::new(error.to_string()))?;
+        workers.dot_products(&normalized(values, dim), &candidates.vectors, dim, &mut scores);
+        scores.iter_mut().for_each(|score| *score *= scale);
         let mut output = Produced::default();
-        let mut take = Vec::with_capacity(queries.len());
-        let (mut scores, mut predictions) = (Vec::with_capacity(queries.len() * width), Vec::new());
+        let (mut take, mut predictions) = (Vec::with_capacity(queries.len()), Vec::with_capacity(queries.len()));
         let ids = queries.ids()?;
-        for (i, query) in values.chunks_exact(dim.max(1)).enumerate() {
-            let mut query = query.to_vec();
-            normalize(&mut query);
-            let row: Vec<_> =
-                candidates.vectors.chunks_exact(dim.max(1)).map(|candidate| scale * dot(&query, candidate)).collect();
-            match best(&row) {
-                Some(winner) if row.iter().all(|score| score.is_finite()) => {
+        for i in 0..queries.len() {
+            let row = &scores[i * width..][..width];
+            match best(row).filter(|_| row.iter().all(|score| score.is_finite())) {
+                Some(winner) => {
                     predictions.push(candidates.labels[winner]);
-                    scores.extend(row);
+                    scores.copy_within(i * width..(i + 1) * width, take.len() * width);
                     take.push(i as u32);
                 }
-                _ => output.bad.push((ids.value(i).to_owned(), NOT_FINITE.into())),
+                None => output.bad.push((ids.value(i).to_owned(), NOT_FINITE.into())),
             }
         }
-        let probabilities = self.0.probabilities.then(|| {
+        scores.truncate(take.len() * width);
+        let probabilities = self.settings.probabilities.then(|| {
             let mut probabilities = scores.clone();
             probabilities.chunks_exact_mut(width).for_each(softmax);
             probabilities
         });
         output.take = (take.len() < queries.len()).then_some(take);
-        let metadata = candidates.metadata();
+        let mut metadata = candidates.metadata();
         let mut output = output
             .column_with("scores", ColumnData::Scores(scores, width), metadata.clone())?
             .column("prediction", ColumnData::Labels(predictions))?;
         if let Some(probabilities) = probabilities {
+            metadata.insert(UNIT.to_owned(), PROBABILITIES.to_owned());
             output = output.column_with("probabilities", ColumnData::Scores(probabilities, width), metadata)?;
         }
         Ok(output)
     }
 
     fn scale(&self, queries: &Batch, candidates: &Batch) -> Result<f32, StageError> {
-        if let Some(scale) = self.0.logit_scale {
+        if let Some(scale) = self.settings.logit_scale {
             return Ok(scale as f32);
         }
         let written = queries
@@ -280,6 +317,12 @@ impl Scorer {
             })?;
         written.parse().map_err(|error| StageError::because(format!("logit scale `{written}`"), error))
     }
+}
+
+/// Whether two batches share their columns, so that what was made of one is that of the other.
+fn same(one: &Batch, other: &Batch) -> bool {
+    let (one, other) = (one.records().columns(), other.records().columns());
+    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 #[cfg(test)]

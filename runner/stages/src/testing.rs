@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use runner_contract::{
-    Access, Batch, Bound, Context, Input, Inputs, Need, Outcome, Problem, Registry, Rows, Stage, StageError,
+    Access, Batch, Bound, CheckpointSlot, Context, Input, Inputs, JobContext, Need, Outcome, Problem, Progress,
+    Registry, Rows, Stage, StageError,
 };
 use serde_json::Value;
 
@@ -101,6 +102,32 @@ pub(crate) fn fold(kind: &str, settings: Value, shards: &[Vec<Batch>]) -> Result
         .collect();
     let all: Vec<_> = shards.iter().flatten().cloned().collect();
     fold.merge(&context, partials?, &Memory(BTreeMap::from([("rows".to_owned(), Batch::concat(&all)?)])))
+}
+
+/// Runs a job on these batches.
+pub(crate) fn job(kind: &str, settings: Value, batches: &[(&str, Batch)]) -> Result<Outcome, StageError> {
+    let Stage::Job(job) = open(kind, settings, batches) else { panic!("not a job") };
+    let access = Memory(batches.iter().map(|(port, batch)| ((*port).to_owned(), batch.clone())).collect());
+    job.run(&JobContext { base: context(&[]), access: &access, checkpoint: &Unheard, progress: &Unheard })
+}
+
+/// Keeps no checkpoint and hears no progress.
+struct Unheard;
+
+impl CheckpointSlot for Unheard {
+    fn load(&self) -> Result<Option<Vec<u8>>, StageError> {
+        Ok(None)
+    }
+
+    fn save(&self, _: Vec<u8>) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+impl Progress for Unheard {
+    fn step(&self, _: u64, _: u64, _: &str) {}
+
+    fn metric(&self, _: &str, _: u64, _: f64) {}
 }
 
 /// Rows in memory, for folds and jobs.

@@ -44,10 +44,15 @@ pub(crate) fn product(a: View<'_>, b: View<'_>, out: &mut [f32], add: bool) {
 pub(crate) fn product_spread(a: View<'_>, b: View<'_>, out: &mut [f32], columns: usize) {
     assert!(a.rows * b.columns <= out.len(), "room for a matrix product");
     let target = Target(out.as_mut_ptr());
-    (0..b.columns.div_ceil(columns.max(1))).into_par_iter().for_each(|i| {
+    let columns = columns.max(2);
+    // The library computes the product with a single vector in another way, with other last bits: a column left alone at the
+    // end joins those before it.
+    let parts = b.columns.div_ceil(columns) - usize::from(b.columns > 1 && b.columns % columns == 1);
+    (0..parts).into_par_iter().for_each(|i| {
         let first = i * columns;
+        let end = if i + 1 == parts { b.columns } else { first + columns };
         // SAFETY: `out` has room for the whole product, and no two parts share a column.
-        unsafe { part(a, b, first, columns.min(b.columns - first), target, false) }
+        unsafe { part(a, b, first, end - first, target, false) }
     });
 }
 

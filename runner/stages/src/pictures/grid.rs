@@ -47,7 +47,7 @@ impl Tile {
     }
 
     /// The mean colour of source pixels under one pixel of the tile; the nearest one when enlarging.
-    fn sample(&self, x: u32, y: u32, scale: f64) -> RGBColor {
+    pub(super) fn sample(&self, x: u32, y: u32, scale: f64) -> RGBColor {
         let span = |at: u32, size: usize| {
             let start = ((f64::from(at) * scale) as usize).min(size - 1);
             let end = (f64::from(at + 1) * scale).ceil() as usize;

@@ -3,6 +3,8 @@
 mod confusion;
 mod curves;
 mod grid;
+mod reliability;
+mod thumbnail;
 
 use std::sync::Once;
 
@@ -20,6 +22,8 @@ use runner_contract::{ImageRef, StageError};
 pub(crate) use confusion::Confusion;
 pub(crate) use curves::{Chart, Series, thinned};
 pub(crate) use grid::{Grid, Tile};
+pub(crate) use reliability::Reliability;
+pub(crate) use thumbnail::thumbnail;
 
 /// A drawing surface of any backend.
 type Area<B> = DrawingArea<B, Shift>;
@@ -135,6 +139,15 @@ pub(crate) fn grouped(n: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// A text as a cell of a CSV table, quoted where it must be (RFC 4180).
+pub(crate) fn csv_cell(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\"")).into()
+    } else {
+        text.into()
+    }
 }
 
 #[cfg(test)]
