@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use runner_engine::PlanOptions;
 
 use crate::commands::{
-    cancel, classify, completions, dataset, doctor, export, gc, graph, kinds, logs, man, model, plan, runs, schema,
-    show, test, validate,
+    cancel, classify, completions, dataset, doctor, export, gc, graph, kinds, logs, man, model, plan, report, runs,
+    schema, show, test, validate,
 };
 
 /// Run image-text model pipelines: zero-shot classification, scoring, training.
@@ -114,8 +114,11 @@ pub(crate) enum Command {
     Logs(logs::Args),
     /// Ask a running run to stop, from wherever its records can be reached
     Cancel(cancel::Args),
-    /// Write the rows of a stage to a file (.parquet, .csv, .jsonl, .png), or its model (.safetensors)
+    /// Write the rows of a stage to a file (.parquet, .csv, .jsonl, .png), its model (.safetensors), or a run's metrics as
+    /// CLIP_benchmark has them
     Export(export::Args),
+    /// Make one page of a run: its numbers with intervals, the worst mistakes, how it was made
+    Report(report::Args),
     /// Tell which of some labels fits pictures best
     Classify(classify::Args),
     /// List, fetch and look into datasets

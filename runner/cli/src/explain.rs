@@ -37,9 +37,26 @@ pub(crate) fn run(run: &Run, app: &App<'_>) -> String {
     for (name, value) in repeat::variables(run) {
         say("variable", format!("{name} = {value}"));
     }
+    for (name, value) in facts(run) {
+        say(&name, value);
+    }
+    for name in run.includes.keys() {
+        say("includes", name.clone());
+    }
+    table(&[("run", false), (run.id.as_str(), false)], &rows, app.output.paint)
+}
+
+/// What a run ran with besides its parameters: machine, kinds, models, sources.
+pub(crate) fn facts(run: &Run) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
     for (name, value) in run.environment.as_object().into_iter().flatten() {
+        let mut say = |name: &str, value: String| {
+            if !value.is_empty() {
+                facts.push((name.to_owned(), value));
+            }
+        };
         match (name.as_str(), value) {
-            // Said above.
+            // Said elsewhere.
             ("file" | "env" | "runner", _) => {}
             ("memory", Value::Number(bytes)) => say("memory", bytes.as_u64().map(size).unwrap_or_default()),
             ("models" | "sources", Value::Object(of)) => {
@@ -48,10 +65,7 @@ pub(crate) fn run(run: &Run, app: &App<'_>) -> String {
             (_, value) => say(name, plain(value)),
         }
     }
-    for name in run.includes.keys() {
-        say("includes", name.clone());
-    }
-    table(&[("run", false), (run.id.as_str(), false)], &rows, app.output.paint)
+    facts
 }
 
 /// A value on one line: `a 1, b 2` for an object, digests short.

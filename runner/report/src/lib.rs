@@ -4,8 +4,13 @@
 //! dataset. It is JSON, so that other programs can read it, too.
 
 mod evaluation;
+mod figures;
+mod html;
+mod page;
+mod sections;
 
 pub use evaluation::{
     Bin, Class, Classification, EVALUATION, Estimate, Evaluation, Finding, Mistake, Pair, Pairs, Retrieval, Template,
     Templates, Unreadable,
 };
+pub use page::{BadRow, Metric, Page, Stage};

@@ -13,6 +13,7 @@ pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod model;
 pub(crate) mod plan;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod schema;
@@ -52,6 +53,7 @@ pub(crate) fn dispatch(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Logs(args) => wait(logs::run(args, &app)),
         Command::Cancel(args) => wait(cancel::run(args, &app)),
         Command::Export(args) => wait(export::run(args, &app)),
+        Command::Report(args) => wait(report::run(args, &app)),
         Command::Classify(args) => classify::run(args, &app),
         Command::Dataset(command) => dataset::run(command, &app),
         Command::Model(command) => model::run(command, &app),
