@@ -12,6 +12,8 @@ mod machine;
 mod rebuild;
 mod state;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod value;
 mod zip;
 
