@@ -38,8 +38,9 @@ pub use clip::{
 pub use efficientnet_lite::EfficientNetLiteConfig;
 pub use error::ModelError;
 pub use hub::Hub;
-pub use hugging_face::HuggingFace;
+pub use hugging_face::{HuggingFace, Notes};
 pub use import::{Decision, Imported};
 pub use loaded::{Loaded, ModelConfig};
+pub use pickle::Checkpoint;
 pub use resnet::{ResNetBlock, ResNetConfig};
 pub use verify::Verified;

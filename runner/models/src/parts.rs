@@ -28,6 +28,9 @@ pub(crate) struct Parts {
     pub(crate) origins: Origins,
 }
 
+/// Is told of a tensor that the network takes: its name, its shape, and its number format in the file.
+type Note<'a> = dyn FnMut(&str, &[usize], Option<Dtype>) + 'a;
+
 /// What each decision was made from, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origins {
@@ -45,8 +48,10 @@ pub(crate) enum Tokenizer {
     Folder(PathBuf),
     /// In a bundle: its file's name for messages, `tokenizer.json`, `tokenizer_config.json`.
     Texts { file: String, json: String, config: Option<String> },
-    /// In the program.
+    /// In the program: that of OpenAI's code.
     OpenAi,
+    /// In the program: that of open_clip, which spells the special tokens otherwise.
+    OpenClip,
 }
 
 impl Tokenizer {
@@ -59,6 +64,7 @@ impl Tokenizer {
             Self::Folder(folder) => of(&folder.display().to_string(), ClipTokenizer::from_folder(folder)),
             Self::Texts { file, json, config } => of(file, ClipTokenizer::from_json(json, config.as_deref())),
             Self::OpenAi => of("CLIP's vocabulary", ClipTokenizer::openai()),
+            Self::OpenClip => of("CLIP's vocabulary", ClipTokenizer::open_clip()),
         }
     }
 }
@@ -79,7 +85,7 @@ impl Parts {
                     Meaning::OpenClip(name, known) => {
                         let said = format!("open_clip's {name}");
                         let preprocess = Preprocess::open_clip(&known.preprocess);
-                        Ok(Self::clip(ModelConfig::Clip(known.config), preprocess, weights, &said))
+                        Ok(Self::clip(ModelConfig::Clip(known.config), preprocess, Tokenizer::OpenClip, weights, &said))
                     }
                     Meaning::OpenAi => of_openai(weights, Activation::QuickGelu, "OpenAI's models"),
                     Meaning::Unsaid => of_weights(weights),
@@ -93,7 +99,7 @@ impl Parts {
     }
 
     /// Loads, and tells each tensor that the network takes: name, shape, and number format in the file.
-    pub(crate) fn load_noting(self, note: &mut dyn FnMut(&str, &[usize], Option<Dtype>)) -> Result<Loaded, ModelError> {
+    pub(crate) fn load_noting(self, note: &mut Note<'_>) -> Result<Loaded, ModelError> {
         let Self { config, preprocess, tokenizer, weights, .. } = self;
         let values = &mut |name: &str, shape: &[usize]| {
             note(name, shape, weights.dtype(name));
@@ -109,14 +115,14 @@ impl Parts {
     }
 
     /// A CLIP model whose tokenizer is CLIP's own.
-    fn clip(config: ModelConfig, preprocess: Preprocess, weights: Weights, said: &str) -> Self {
+    fn clip(config: ModelConfig, preprocess: Preprocess, tokenizer: Tokenizer, weights: Weights, said: &str) -> Self {
         let origins = Origins {
             architecture: said.to_owned(),
             activation: said.to_owned(),
             preprocessing: said.to_owned(),
             tokenizer: "inside the program".to_owned(),
         };
-        Self { config, preprocess, tokenizer: Tokenizer::OpenAi, weights, origins }
+        Self { config, preprocess, tokenizer, weights, origins }
     }
 }
 
@@ -182,8 +188,9 @@ fn of_open_clip(folder: &Path) -> Result<Parts, ModelError> {
     let path = folder.join(layout::OPEN_CLIP);
     let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
     let (config, preprocess) = open_clip::parse(&path.display().to_string(), &text)?;
+    let preprocess = Preprocess::open_clip(&preprocess);
     let weights = Weights::open(&open_clip_weights(folder)?)?;
-    Ok(Parts::clip(ModelConfig::Clip(config), Preprocess::open_clip(&preprocess), weights, layout::OPEN_CLIP))
+    Ok(Parts::clip(ModelConfig::Clip(config), preprocess, Tokenizer::OpenClip, weights, layout::OPEN_CLIP))
 }
 
 /// The weights of an open_clip folder.
@@ -201,7 +208,7 @@ pub(crate) fn open_clip_weights(folder: &Path) -> Result<Vec<PathBuf>, ModelErro
 fn of_openai(weights: Weights, activation: Activation, said: &str) -> Result<Parts, ModelError> {
     let config = openai::derive(&weights, activation)?;
     let preprocess = Preprocess::openai(config.vision.image_size());
-    let mut parts = Parts::clip(ModelConfig::Clip(config), preprocess, weights, said);
+    let mut parts = Parts::clip(ModelConfig::Clip(config), preprocess, Tokenizer::OpenAi, weights, said);
     parts.origins.architecture = "the tensors' shapes".to_owned();
     parts.origins.preprocessing = "OpenAI's models".to_owned();
     Ok(parts)

@@ -134,3 +134,59 @@ fn the_doctor_finds_a_sound_installation() {
     assert_eq!(found["ok"], true, "{found}");
     assert!(!program.path(".runner").exists());
 }
+
+/// A checkpoint of the crate that reads them, in the program's folder.
+fn checkpoint(program: &Program, name: &str) {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/golden");
+    program.file(name, fs::read(golden.join(name)).unwrap());
+}
+
+#[test]
+fn a_published_archive_is_imported_listed_shown_and_verified() {
+    let program = Program::new();
+    checkpoint(&program, "openai_vit.pt");
+    checkpoint(&program, "openai_vit.expected.safetensors");
+    let called = program.call(&["model", "import", "openai_vit.pt", "--name", "vit"]);
+    assert_eq!(called.code, 0, "{}", called.stderr);
+    assert!(called.stdout.contains("quick GELU"), "{}", called.stdout);
+    assert!(called.stdout.contains("class QuickGELU in the archive"), "{}", called.stdout);
+    let listed = program.json(&["model", "list"], 0);
+    assert_eq!(listed[1]["model"], "imported:vit");
+    assert_eq!(program.json(&["model", "show", "imported:vit"], 0)["dim"], 24);
+    let against = ["model", "verify", "imported:vit", "--against", "openai_vit.expected.safetensors"];
+    let verified = program.json(&against, 0);
+    assert_eq!(verified["verified"], true);
+    assert!(verified["differences"]["images"].as_f64().unwrap() < 1e-4, "{verified}");
+    let strict = program.call(&[&against[..], &["--tolerance", "0"]].concat());
+    assert!(strict.code == 1 && strict.stderr.contains("images are off by"), "{}", strict.stderr);
+    // An imported model is one like any other: in a folder for transformers, and in a pipeline.
+    assert_eq!(program.call(&["model", "export", "imported:vit", "-o", "folder"]).code, 0);
+    assert_eq!(program.json(&["model", "verify", "folder"], 0)["tensors"], verified["tensors"]);
+    let text = "version: 1\nname: m\nstages:\n  data: {uses: dataset, with: {source: 'mnist:test'}}\n  \
+                image: {uses: encode, inputs: {rows: data, model: 'imported:vit'}}\n";
+    program.file("m.yaml", text);
+    program.json(&["run", "m.yaml", "--limit", "2"], 0);
+}
+
+#[test]
+fn a_model_that_cannot_be_imported_says_what_to_write() {
+    let program = Program::new();
+    program.file("evil.pt", b"\x80\x02cos\nsystem\n(X\x02\x00\x00\x00lstR.");
+    let called = program.call(&["model", "import", "evil.pt"]);
+    assert!(
+        called.code == 1 && called.stderr.contains("evil.pt: refused: its pickle asks for `os.system`"),
+        "{}",
+        called.stderr
+    );
+    assert!(called.stderr.contains("hint: take the weights as safetensors"), "{}", called.stderr);
+    let called = program.call(&["model", "import", "evil.pt", "--as", "timm"]);
+    assert!(called.code == 2 && called.stderr.contains("--as open_clip:ViT-B-32"), "{}", called.stderr);
+    let mut offline = program.command(&["model", "import", "hf:openai/clip-vit-base-patch32"]);
+    let called = crate::program::Called::new(offline.env("HF_HUB_OFFLINE", "1").output().unwrap());
+    assert!(
+        called.code == 1 && called.stderr.contains("hf download openai/clip-vit-base-patch32"),
+        "{}",
+        called.stderr
+    );
+    assert!(called.stderr.contains(".cache/huggingface/hub"), "{}", called.stderr);
+}

@@ -20,6 +20,9 @@ use crate::{
     weights,
 };
 
+/// Takes a line for a person.
+pub type Notes = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// Where the hub is, and where what it gives is kept.
 #[derive(Clone)]
 pub struct HuggingFace {
@@ -32,7 +35,7 @@ pub struct HuggingFace {
     /// Whether the network is not to be used.
     pub offline: bool,
     /// Gets a line for every file that is fetched.
-    pub notes: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    pub notes: Option<Notes>,
 }
 
 impl std::fmt::Debug for HuggingFace {

@@ -18,8 +18,10 @@ mod value;
 mod zip;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     io,
+    path::Path,
     sync::Arc,
 };
 
@@ -77,7 +79,7 @@ impl Problem {
 
 /// An open file of PyTorch: its pickle is read and checked, its tensors are read one by one.
 #[derive(Debug)]
-pub(crate) struct Checkpoint {
+pub struct Checkpoint {
     blob: Blob,
     /// Whether numbers are big-endian.
     swap: bool,
@@ -91,6 +93,16 @@ impl Checkpoint {
     /// Whether a file that begins with these bytes is one of PyTorch. 64 bytes tell.
     pub(crate) fn is_start_of(start: &[u8]) -> bool {
         start.starts_with(b"PK\x03\x04") || start.first() == Some(&0x80)
+    }
+
+    /// Opens a file.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        Self::new(Blob::open(path)?)
+    }
+
+    /// Reads from memory. `name` stands for the file in messages.
+    pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self, ModelError> {
+        Self::new(Blob::from_bytes(name, bytes))
     }
 
     pub(crate) fn new(blob: Blob) -> Result<Self, ModelError> {
@@ -146,11 +158,12 @@ impl Checkpoint {
     }
 
     /// The names of the tensors, sorted.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    pub(crate) fn shape(&self, tensor: &str) -> Option<&[usize]> {
+    /// The shape of a tensor, if there is one of that name.
+    pub fn shape(&self, tensor: &str) -> Option<&[usize]> {
         self.tensors.get(tensor).map(|(view, _)| view.shape.as_slice())
     }
 
@@ -165,7 +178,7 @@ impl Checkpoint {
     }
 
     /// The values of a tensor, row-major, as f32 whatever they are in the file.
-    pub(crate) fn values(&self, tensor: &str) -> Result<Vec<f32>, ModelError> {
+    pub fn values(&self, tensor: &str) -> Result<Vec<f32>, ModelError> {
         let bad = |problem: String| ModelError::tensor(self.name(), tensor, problem);
         let (view, place) = self.tensors.get(tensor).ok_or_else(|| bad("missing".into()))?;
         let found = view.element.name;

@@ -6,7 +6,11 @@ use runner_contract::Random;
 use runner_data::{ClipTokenizer, Preprocess};
 
 use super::{ClipTrainer, TrainBatch, TrainOptions, TrainSetup};
-use crate::{ClipConfig, Hub, safetensors::Reader, weights::{Weights, files}};
+use crate::{
+    ClipConfig, Hub,
+    safetensors::Reader,
+    weights::{Weights, files},
+};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
