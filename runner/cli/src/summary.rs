@@ -9,7 +9,8 @@ use std::{
 };
 
 use runner_store::{
-    FileRecord, GateRecord, Level, LogLine, Metric, Run, RunStatus, StageRecord, Store, TaskRecord, TaskStatus, Time,
+    BadRow, FileRecord, GateRecord, Level, LogLine, Metric, Run, RunStatus, StageRecord, Store, TaskRecord, TaskStatus,
+    Time,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +25,8 @@ use crate::{
 
 /// Files that are shown one by one.
 const SINGLE_FILES: usize = 12;
+/// Unusable rows that are shown of a stage.
+const BAD_ROWS: usize = 10;
 /// Lines of the log that are shown of a run that failed.
 const LOG_LINES: usize = 10;
 
@@ -44,6 +47,8 @@ struct More {
     tasks: Vec<TaskRecord>,
     /// The last warnings and errors of its log, if it did not succeed.
     log: Vec<LogLine>,
+    /// Rows that could not be used, by stage: the first ones of each shard.
+    bad: Vec<(String, Vec<BadRow>)>,
 }
 
 impl Summary {
@@ -72,7 +77,15 @@ impl Summary {
             RunStatus::Succeeded => Vec::new(),
             _ => tail(store, &self.run.id).await?,
         };
-        self.more = Some(More { tasks, log });
+        let mut bad = Vec::new();
+        for stage in self.stages.iter().filter(|stage| stage.bad > 0) {
+            if let Some(manifest) = &stage.manifest {
+                // They may have been collected since; the number of them stays.
+                let rows = runner_engine::bad_rows(store, manifest).await.unwrap_or_default();
+                bad.extend((!rows.is_empty()).then(|| (stage.name.clone(), rows)));
+            }
+        }
+        self.more = Some(More { tasks, log, bad });
         Ok(self)
     }
 
@@ -156,6 +169,7 @@ impl Summary {
             "files": files,
             "tasks": {"executed": run.executed, "cached": run.cached},
             "attempts": self.more.as_ref().map(|more| attempts(&more.tasks)),
+            "bad_rows": self.more.as_ref().map(|more| bad_rows(&more.bad)),
             "log": self.more.as_ref().map(|more| more.log.iter().map(logs::document).collect::<Vec<_>>()),
         })
     }
@@ -177,6 +191,9 @@ impl Summary {
         if !app.output.quiet {
             text.push_str(&self.stages_table(app));
             text.push('\n');
+            if let Some(more) = self.more.as_ref().filter(|more| !more.bad.is_empty()) {
+                let _ = writeln!(text, "{}", self.bad_table(&more.bad, app));
+            }
             let rows = self.file_rows(app);
             if !rows.is_empty() {
                 let _ = writeln!(text, "{}", table(&[("files", false), ("", false)], &rows, paint));
@@ -285,6 +302,19 @@ impl Summary {
         table(&columns, &rows, app.output.paint)
     }
 
+    /// The first of the rows that could not be used.
+    fn bad_table(&self, bad: &[(String, Vec<BadRow>)], app: &App<'_>) -> String {
+        let mut rows = Vec::new();
+        for (name, listed) in bad {
+            let shown = listed.iter().take(BAD_ROWS);
+            rows.extend(shown.map(|row| vec![name.clone(), row.id.clone(), row.reason.clone()]));
+            let all = self.stages.iter().find(|stage| stage.name == *name).map_or(0, |stage| stage.bad);
+            let rest = all.saturating_sub(listed.len().min(BAD_ROWS) as u64);
+            rows.extend((rest > 0).then(|| vec![name.clone(), format!("{} more", count(rest)), String::new()]));
+        }
+        table(&[("unusable in", false), ("row", false), ("why", false)], &rows, app.output.paint)
+    }
+
     /// Where the files lie: each by its path, or of many only their folders.
     fn file_rows(&self, app: &App<'_>) -> Vec<Vec<String>> {
         let there: Vec<_> = self.files.iter().filter_map(|(file, path)| Some((file, path.as_deref()?))).collect();
@@ -310,6 +340,12 @@ impl Summary {
         let rows = |it: &&StageRecord| !["metrics", "train"].contains(&it.kind.as_str());
         self.stages.iter().filter(ended).filter(rows).max_by_key(|it| it.rows).map(|it| it.name.as_str())
     }
+}
+
+/// The rows that could not be used.
+fn bad_rows(bad: &[(String, Vec<BadRow>)]) -> Vec<Value> {
+    let all = bad.iter().flat_map(|(stage, rows)| rows.iter().map(move |row| (stage, row)));
+    all.map(|(stage, row)| json!({"stage": stage, "id": row.id, "reason": row.reason})).collect()
 }
 
 /// The tasks that took more than one attempt.

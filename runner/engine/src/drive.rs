@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     EngineError,
     attempt::Attempt,
+    bad,
     cancel::Stop,
     demand::Item,
     eval::whole,
@@ -66,6 +67,11 @@ pub(crate) async fn drive(
         trouble: None,
         end: None,
     };
+    // What is stored counts, too.
+    if watch.is_some() {
+        let all: Vec<usize> = (0..runtime.graph.nodes.len()).collect();
+        drive.check_bad(&all);
+    }
     loop {
         drive.react(watch).await;
         if let Some(end) = drive.end {
@@ -304,6 +310,13 @@ impl Drive<'_> {
             Ok(()) => {
                 self.errors.remove(&task);
                 self.runtime.add_entries(made.entries.into_iter().map(|(_, entry)| entry));
+                if let Some(watch) = watch {
+                    self.check_bad(&self.tasks[task].stages);
+                    for &stage in self.tasks[task].computes.iter() {
+                        let (rows, bad) = watch.tally.counted(stage);
+                        self.refuse(bad::check_passing(self.runtime, stage, rows, bad));
+                    }
+                }
                 if let Work::Job(stage) = self.tasks[task].work
                     && let Err(error) = forget_checkpoint(self.runtime, stage).await
                 {
@@ -323,6 +336,20 @@ impl Drive<'_> {
             }
         };
         self.events.push_back(Event::Recorded { task, turn, how });
+    }
+
+    /// Fails the run where one of these stages has too many unusable rows.
+    fn check_bad(&mut self, stages: &[usize]) {
+        for &stage in stages {
+            self.refuse(bad::check(self.runtime, stage));
+        }
+    }
+
+    fn refuse(&mut self, checked: Result<(), EngineError>) {
+        if let Err(error) = checked {
+            self.trouble.get_or_insert(error);
+            self.events.push_back(Event::Broken);
+        }
     }
 
     // -------------------------------------------------------------------------------------------------------- what to do

@@ -49,6 +49,20 @@ pub enum EngineError {
         /// It went on though it was told to stop, and was given up on.
         deaf: bool,
     },
+    /// More rows could not be used than the stage's `max_bad` allows.
+    #[error("stage `{stage}`: {bad} of {rows} rows could not be used, more than its `max_bad` of {limit}: {first}")]
+    TooManyBad {
+        /// The stage's full name.
+        stage: String,
+        /// Rows that could not be used.
+        bad: u64,
+        /// Rows in all.
+        rows: u64,
+        /// Its `max_bad`.
+        limit: String,
+        /// The first of them, with reasons.
+        first: String,
+    },
     /// The pipeline asks for what cannot be done here.
     #[error("{0}")]
     Invalid(String),
@@ -86,6 +100,7 @@ impl EngineError {
             Self::Stage { stage, .. }
             | Self::Panicked { stage, .. }
             | Self::TimedOut { stage, .. }
+            | Self::TooManyBad { stage, .. }
             | Self::Stored { stage, .. } => Some(stage),
             Self::Store(_) | Self::Invalid(_) | Self::Cancelled => None,
         }
@@ -100,7 +115,11 @@ impl EngineError {
             Self::Store(error) => {
                 error.is_transient() || matches!(error, StoreError::Io { .. } | StoreError::Object(_))
             }
-            Self::Panicked { .. } | Self::Invalid(_) | Self::Stored { .. } | Self::Cancelled => false,
+            Self::Panicked { .. }
+            | Self::TooManyBad { .. }
+            | Self::Invalid(_)
+            | Self::Stored { .. }
+            | Self::Cancelled => false,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use runner_contract::{Input, ModelInfo, Need, Output, PARENT, PortKind, Registry, Schema, Shape};
-use runner_spec::{Device, InputRef, Pipeline};
+use runner_spec::{Device, InputRef, MaxBad, Pipeline};
 use serde_json::Value;
 
 use crate::EngineError;
@@ -96,6 +96,8 @@ pub(crate) struct Node {
     pub(crate) retries: u32,
     /// How long an attempt may take.
     pub(crate) timeout: Option<Duration>,
+    /// How many of its rows may be unusable.
+    pub(crate) max_bad: MaxBad,
 }
 
 impl Node {
@@ -264,6 +266,7 @@ impl Graph {
             leaf: false,
             retries: def.retries,
             timeout: def.timeout,
+            max_bad: def.max_bad,
         };
         let cached = read_stages(&node).all(|stage| self.nodes[stage].cache);
         node.cache &= cached;

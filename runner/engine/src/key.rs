@@ -34,6 +34,8 @@ pub(crate) struct StageKeys {
 pub(crate) struct Keys {
     pub(crate) rows: BTreeMap<Ref, Vec<RowsKey>>,
     pub(crate) models: BTreeMap<Ref, Digest>,
+    /// Rows of each shard of a source, as it says.
+    pub(crate) planned: BTreeMap<Ref, Vec<u64>>,
     pub(crate) stages: Vec<StageKeys>,
     /// The identity that the language gave a model that a stage makes -> the one that it has here.
     pub(crate) identities: HashMap<Digest, Digest>,
@@ -115,6 +117,7 @@ impl Keys {
             let of = Ref { stage, port };
             let rows = if port == 0 {
                 let shards = sources.shards.get(&of).map(Vec::as_slice).unwrap_or_default();
+                self.planned.insert(of, shards.iter().map(|shard| shard.rows as u64).collect());
                 shards.iter().map(|shard| RowsKey { ids: shard.ids, columns: shard.columns.clone() }).collect()
             } else {
                 sources.sides.get(&of).map(|digest| vec![whole_port(digest, node, port)]).unwrap_or_default()

@@ -7,6 +7,7 @@
 mod access;
 mod apply;
 mod attempt;
+mod bad;
 mod cancel;
 mod demand;
 mod describe;
@@ -42,6 +43,7 @@ mod tasks;
 mod watch;
 mod workers;
 
+pub use bad::bad_rows;
 pub use cancel::Cancel;
 pub use describe::{PlannedResult, PlannedStage, PlannedState};
 pub use engine::{Config, Decode, Decoded, Engine, PlanOptions, RunMeta};

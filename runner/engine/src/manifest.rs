@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use runner_contract::{Digest, Schema};
+use runner_store::BadRow;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Raised when manifests are written in another way.
@@ -28,6 +29,9 @@ pub(crate) struct Shard {
     pub(crate) rows: u64,
     /// Rows that this stage could not use.
     pub(crate) bad: u64,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) bad_rows: Vec<BadRow>,
     pub(crate) groups: Vec<Group>,
 }
 

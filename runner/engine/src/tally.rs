@@ -184,6 +184,11 @@ impl Tally {
         stage.busy += Duration::from_nanos(nanos);
     }
 
+    /// Rows that a stage took in so far, and those among them that it could not use.
+    pub(crate) fn counted(&self, stage: usize) -> (u64, u64) {
+        (self.stages[stage].rows, self.stages[stage].bad)
+    }
+
     /// Takes note of a task's end; returns the stages that end with it, and how. Others made the results of the stages in
     /// `found`.
     pub(crate) fn done(&mut self, number: usize, task: &Task, found: &BTreeSet<usize>) -> Vec<(usize, TaskStatus)> {
@@ -400,7 +405,7 @@ async fn manifest(engine: &Engine, runtime: &Runtime, stage: usize) -> Result<Op
         for shard in 0..runtime.keys.stages[stage].shards.len() {
             let Some(entry) = runtime.group(Ref { stage, port }, shard) else { return Ok(None) };
             let groups = vec![Group { columns: produced.clone(), digest: entry.digest }];
-            shards.push(Shard { rows: entry.rows, bad: entry.bad, groups });
+            shards.push(Shard { rows: entry.rows, bad: entry.bad, bad_rows: entry.bad_rows, groups });
         }
         let schema = runtime.keys.real_schema(runtime.graph.schema(Ref { stage, port }));
         ports.insert(output.name.clone(), DatasetPort { schema, shards });

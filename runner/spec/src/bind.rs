@@ -236,6 +236,7 @@ impl<'a> Binder<'a> {
             device: options.device,
             retries: options.retries,
             timeout: options.timeout,
+            max_bad: options.max_bad,
             secrets: of_settings.secrets.into_inner().into_iter().collect(),
         });
         Instance::Ready(position, given)

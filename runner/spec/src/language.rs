@@ -15,6 +15,9 @@ pub(crate) const PARAM_TYPES: [&str; 9] =
 /// The greatest value of `retries`.
 pub(crate) const MAX_RETRIES: u32 = 10;
 
+/// A share of rows: `1%`, `0.5%`.
+const SHARE_PATTERN: &str = "^(100|[0-9]{1,2}(\\.[0-9]+)?)%$";
+
 /// The JSON Schema of pipelines with these kinds, for editors: `schemas/pipeline.schema.json`.
 pub fn schema(registry: &dyn Registry) -> Value {
     let mut root = language(true);
@@ -133,6 +136,10 @@ pub(crate) fn language(includes: bool) -> Value {
                     "device": or_expression(json!({"type": "string", "pattern": DEVICE_PATTERN}), "Where to compute: `cpu`, `cuda` or `cuda:N`."),
                     "retries": or_expression(json!({"type": "integer", "minimum": 0, "maximum": MAX_RETRIES}), "How often a task that failed is tried again; 0 unless said otherwise."),
                     "timeout": or_expression(json!({"type": "string", "pattern": DURATION_PATTERN}), "How long one attempt of one task may take: `30s`, `10m`, `1h 30m`."),
+                    "max_bad": or_expression(
+                        json!({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SHARE_PATTERN}]}),
+                        "How many rows may be unusable before the run fails: a number, or a share such as `1%`; 0 for none. One in a hundred unless said otherwise, and ten in any case.",
+                    ),
                 },
             },
             "gate": {

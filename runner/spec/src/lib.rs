@@ -62,7 +62,7 @@ use crate::{
 
 pub use diagnostic::{Diagnostic, Place, Related};
 pub use language::schema;
-pub use pipeline::{Device, Gate, InputRef, Pipeline, StageDef};
+pub use pipeline::{Device, Gate, InputRef, MaxBad, Pipeline, StageDef};
 pub use secret::fill_secrets;
 pub use test_file::{
     Expect, ExpectedGate, ExpectedMetric, ExpectedNumber, ExpectedRow, ExpectedRows, ExpectedValue, TestCase, TestFile,

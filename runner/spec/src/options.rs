@@ -1,4 +1,4 @@
-//! The keys of a stage that do not depend on its kind: `when`, `keep`, `cache`, `device`, `retries`, `timeout`.
+//! The keys of a stage that do not depend on its kind: `when`, `keep`, `cache`, `device`, `retries`, `timeout`, `max_bad`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     duration,
     expression::{Expression, Fault, Scope, Stop, noun},
     language::MAX_RETRIES,
-    pipeline::Device,
+    pipeline::{Device, MaxBad},
     report::{Mistake, Report},
     template::{self, Quality, is_template, report_stop},
     yaml::Node,
@@ -22,6 +22,7 @@ pub(crate) struct Options {
     pub(crate) device: Option<Device>,
     pub(crate) retries: u32,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) max_bad: MaxBad,
 }
 
 impl Options {
@@ -39,8 +40,30 @@ impl Options {
         let timeout = option(stage.node.get("timeout"), scope, report, |value| {
             duration::of_value(value).map_err(|fault| fault.named("timeout"))
         });
-        Some(Self { keep: keep?, cache: cache?, device: device?, retries: retries?.unwrap_or(0), timeout: timeout? })
+        let max_bad = match stage.node.get("max_bad") {
+            None => Some(MaxBad::default()),
+            Some(node) => max_bad(node, scope, report),
+        };
+        Some(Self {
+            keep: keep?,
+            cache: cache?,
+            device: device?,
+            retries: retries?.unwrap_or(0),
+            timeout: timeout?,
+            max_bad: max_bad?,
+        })
     }
+}
+
+fn max_bad(node: &Node, scope: &impl Scope, report: &mut Report) -> Option<MaxBad> {
+    let value = value_of(node, scope, report)?;
+    let read = MaxBad::parse(&value);
+    // What is no text was reported with the shape of the file.
+    if read.is_none() && node.text().is_some() {
+        let fault = Fault::new(format!("`max_bad`: expected a number of rows or a share, found `{value}`"));
+        report.add(fault.hint("write `max_bad: 20` or `max_bad: 1%`; 0 for none").at(node.span));
+    }
+    read
 }
 
 /// The device that a value names.

@@ -68,6 +68,8 @@ pub struct StageDef {
     pub retries: u32,
     /// How long one attempt of one task may take.
     pub timeout: Option<Duration>,
+    /// How many of its rows may be unusable.
+    pub max_bad: MaxBad,
     /// The secrets that the settings mention as `${{ secrets.NAME }}`: fill them in with [`crate::fill_secrets`].
     pub secrets: Vec<String>,
 }
@@ -89,6 +91,49 @@ pub enum InputRef {
         /// What the resolver says about it.
         info: ModelInfo,
     },
+}
+
+/// How many of a stage's rows may be unusable before the run fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum MaxBad {
+    /// Nobody said: one in a hundred, and ten in any case, since a handful of pictures often has a file beside it that is none.
+    #[default]
+    Default,
+    /// So many.
+    Rows(u64),
+    /// This share of the stage's rows, from 0 to 1.
+    Share(f64),
+}
+
+impl MaxBad {
+    /// How many that are, of so many rows.
+    pub fn of(self, rows: u64) -> u64 {
+        let share = |share: f64| (rows as f64 * share).floor() as u64;
+        match self {
+            Self::Default => share(0.01).max(10),
+            Self::Rows(most) => most,
+            Self::Share(most) => share(most),
+        }
+    }
+
+    /// `20` or `0.5%`.
+    pub(crate) fn parse(value: &serde_json::Value) -> Option<Self> {
+        if let Some(rows) = value.as_u64() {
+            return Some(Self::Rows(rows));
+        }
+        let percent = value.as_str()?.strip_suffix('%')?.trim_end().parse::<f64>().ok()?;
+        (0.0..=100.0).contains(&percent).then_some(Self::Share(percent / 100.0))
+    }
+}
+
+impl std::fmt::Display for MaxBad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Default => f.write_str("1% (and 10 rows in any case)"),
+            Self::Rows(rows) => write!(f, "{rows}"),
+            Self::Share(share) => write!(f, "{}%", share * 100.0),
+        }
+    }
 }
 
 /// A condition on a metric.

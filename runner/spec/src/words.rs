@@ -19,6 +19,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("device", &["gpu"]),
     ("retries", &["retry", "attempts", "max_retries"]),
     ("timeout", &["timeout-minutes", "timeout_minutes", "timeout_seconds", "time_limit", "time-limit", "deadline"]),
+    ("max_bad", &["max_errors", "max_failures", "tolerance", "skip_errors"]),
     ("min", &["minimum", "at_least", "gte"]),
     ("max", &["maximum", "at_most", "lte"]),
     ("type", &["kind"]),

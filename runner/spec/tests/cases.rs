@@ -11,7 +11,7 @@ mod toy;
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use runner_contract::Output;
-use runner_spec::{Expect, InputRef, Pipeline, load, load_case, load_tests};
+use runner_spec::{Expect, InputRef, MaxBad, Pipeline, load, load_case, load_tests};
 
 fn check(folder: &str, expect_valid: bool) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(folder);
@@ -77,6 +77,9 @@ fn summary(pipeline: &Pipeline) -> String {
         }
         if !stage.secrets.is_empty() {
             let _ = write!(out, "\n    secrets {:?}", stage.secrets);
+        }
+        if stage.max_bad != MaxBad::Default {
+            let _ = write!(out, "\n    max_bad {:?}", stage.max_bad);
         }
         if stage.retries > 0 || stage.timeout.is_some() {
             let _ = write!(out, "\n    retries {}, timeout {:?}", stage.retries, stage.timeout);

@@ -142,3 +142,40 @@ fn gates_decide_whether_a_run_passed() {
     let run = bench.wait(bench.store().records().run("latest")).unwrap();
     assert_eq!(run.reason.as_deref(), Some("gates not met: enough"));
 }
+
+#[test]
+fn more_unusable_rows_than_allowed_fail_the_run_by_name() {
+    // Of 0 to 19, four are multiples of 5.
+    let pipeline = |more: &str| {
+        let sums = format!("  sums: {{uses: add, with: {{bad: 5}}, inputs: data{more}}}\n");
+        format!("  data: {{uses: numbers}}\n{sums}  metrics: {{uses: total, with: {{column: sum}}, inputs: sums}}\n")
+    };
+    // What a stage that stores nothing left out is counted in the run that computes it.
+    let mut bench = Bench::new();
+    for (more, passes) in [
+        (", max_bad: 3", false),
+        (", max_bad: 0", false),
+        (", max_bad: 19%", false),
+        (", max_bad: 20%", true),
+        (", max_bad: 4", true),
+        ("", true),
+        (", keep: true, max_bad: 3", false),
+        (", keep: true, max_bad: 4", true),
+        // What is stored counts, too.
+        (", keep: true, max_bad: 2", false),
+    ] {
+        if !more.contains("keep") {
+            bench = Bench::new();
+        }
+        let report = bench.run(&pipeline(more));
+        assert_eq!(report.status == RunStatus::Succeeded, passes, "{more}: {:?}", report.error);
+        if !passes {
+            let error = report.error.unwrap();
+            assert!(error.starts_with("stage `sums`: ") && error.contains("more than its `max_bad` of"), "{error}");
+            assert!(!more.contains("keep") || error.contains("a multiple"), "the first are named: {error}");
+        }
+    }
+    let report = bench.run(&pipeline(", keep: true"));
+    let rows = bench.wait(runner_engine::bad_rows(&bench.store(), &report.artifacts["sums"])).unwrap();
+    assert_eq!(rows.len(), 4, "{rows:?}");
+}

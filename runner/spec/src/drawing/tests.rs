@@ -19,13 +19,15 @@ fn stage(name: &str, kind: &str, inputs: &[(&str, InputRef)], needs: &[usize]) -
         device: None,
         retries: 0,
         timeout: None,
+        max_bad: crate::MaxBad::default(),
         secrets: Vec::new(),
     }
 }
 
 fn sample() -> Pipeline {
     let of = |stage, port: &str| InputRef::Stage { stage, port: port.into() };
-    let info = ModelInfo { identity: Digest::of(b"m"), family: "clip".into(), encodes: Vec::new(), dim: None, classes: None };
+    let info =
+        ModelInfo { identity: Digest::of(b"m"), family: "clip".into(), encodes: Vec::new(), dim: None, classes: None };
     let model = || InputRef::Model { reference: "builtin:\"mini\" <clip>".into(), info: info.clone() };
     Pipeline {
         name: "a & b".into(),
