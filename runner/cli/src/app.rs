@@ -21,6 +21,7 @@ use crate::{
     config::Config,
     failure::Failure,
     memory::StoreMemory,
+    objects::BucketObjects,
     output::Output,
     place, secrets,
     signals::Signals,
@@ -63,7 +64,8 @@ impl<'a> App<'a> {
         {
             catalog = catalog.with_cache(data);
         }
-        let catalog = Arc::new(catalog.with_memory(self.memory.clone()));
+        let objects = BucketObjects::new(place::buckets(&self.config)?);
+        let catalog = Arc::new(catalog.with_memory(self.memory.clone()).with_objects(Arc::new(objects)));
         let surroundings = Surroundings::new(folder).with_secrets(self.secrets()?);
         let output = self.output.clone();
         let notes = Arc::new(move |line: &str| output.note(line));

@@ -115,7 +115,8 @@ impl Config {
         self.data = self.data.take().or(file.data.map(absolute));
         self.threads = self.threads.or(file.threads);
         for (name, path) in file.datasets {
-            self.datasets.entry(name).or_insert_with(|| absolute(path));
+            let is_url = path.to_str().is_some_and(|path| path.contains("://"));
+            self.datasets.entry(name).or_insert_with(|| if is_url { path } else { absolute(path) });
         }
         self.files.push(path.to_owned());
         Ok(())

@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 mod junit;
 mod memory;
+mod objects;
 mod output;
 mod place;
 mod progress;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use runner_store::{ArtifactsPlace, Place};
+use runner_store::{ArtifactsPlace, Buckets, Place};
 
 use crate::{
     args::Global,
@@ -106,6 +106,11 @@ fn artifacts_place(said: &Said, config: &Config) -> Result<Option<ArtifactsPlace
         return wrong("names no bucket");
     }
     Ok(Some(ArtifactsPlace::S3 { url: text, options: options(config)? }))
+}
+
+/// Buckets that datasets may be in, reached as those of artifacts are.
+pub(crate) fn buckets(config: &Config) -> Result<Buckets, Failure> {
+    Ok(Buckets::new(options(config)?))
 }
 
 /// The table `[s3]`. What its keys mean, the store knows.

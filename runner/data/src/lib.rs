@@ -11,8 +11,8 @@ mod text;
 pub mod write;
 
 pub use dataset::{
-    Catalog, Children, Dataset, FileStamp, IMAGE, Idx, Known, LABEL, Memory, Object, Objects, OpenOptions,
-    classes_schema, imagenet_classes, imagenet_synsets, imagenet_templates, read_idx,
+    Amount, Catalog, Children, Choice, Dataset, FileStamp, IMAGE, Idx, Known, LABEL, Memory, Object, Objects,
+    OpenOptions, Pick, classes_schema, imagenet_classes, imagenet_synsets, imagenet_templates, read_idx, subset,
 };
 pub use decode::{Limits, Pixels, decode, encode_png};
 pub use error::DataError;

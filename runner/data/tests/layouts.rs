@@ -213,7 +213,7 @@ fn samples_of_tars_are_rows_in_order() {
         put(root.path(), &format!("packed/{number:02}.tar.gz"), &gzip(&shard(first)));
     }
     put(root.path(), "classnames.txt", b"red\ngreen\nblue\n");
-    let catalog = Catalog::new(root.path());
+    let catalog = Catalog::new(root.path()).with_cache(root.path().join("cache"));
     let plain = catalog.open("plain/{00..02}.tar").unwrap();
     assert_eq!((plain.len(), plain.is_counted()), (210, true));
     assert_eq!(plain.classes().unwrap(), ["red", "green", "blue"]);
@@ -232,8 +232,18 @@ fn samples_of_tars_are_rows_in_order() {
     let same: Vec<_> = rows(packed.as_ref()).into_iter().map(|(id, ..)| id.replace("packed", "plain")).collect();
     assert_eq!(same, found.iter().map(|(id, ..)| id.clone()).collect::<Vec<_>>());
     assert_eq!((packed.len(), packed.is_counted()), (210, true));
+    // Its labels and texts are remembered by its content: nothing is unpacked for them again.
+    let fresh = Catalog::new(root.path()).with_cache(root.path().join("cache"));
+    assert_eq!(fs::read_dir(root.path().join("cache/index")).unwrap().count(), 3);
+    let texts = all(fresh.open("packed").unwrap().as_ref(), &["label", "captions"]);
+    assert_eq!(
+        (texts.integers("label").unwrap()[71], texts.texts("captions").unwrap()[209][1].as_str()),
+        (2, "two 209")
+    );
 
-    for dataset in [&plain, &packed, &Catalog::new(root.path()).open("packed").unwrap()] {
+    for dataset in
+        [&plain, &packed, &Catalog::new(root.path()).with_cache(root.path().join("cache")).open("packed").unwrap()]
+    {
         let shards = dataset.shards(Some(100)).unwrap();
         assert_eq!(shards.iter().map(|shard| shard.rows).collect::<Vec<_>>(), [70, 30]);
         let read = dataset.read(1, Some(100), &[]).unwrap().map(|batch| batch.unwrap().len());
@@ -249,7 +259,7 @@ fn tars_that_are_no_dataset_are_refused_with_the_sample() {
     let root = tempfile::tempdir().unwrap();
     let read = |members: &[(&str, &[u8])]| {
         put(root.path(), "x.tar", &tar(members));
-        let catalog = Catalog::new(root.path());
+        let catalog = Catalog::new(root.path()).with_cache(root.path().join("cache"));
         let dataset = catalog.open("x.tar").map_err(|error| error.to_string())?;
         let columns: Vec<String> = dataset.schema().columns.iter().map(|column| column.name.clone()).collect();
         dataset.shards(None).map_err(|error| error.to_string())?;
@@ -410,4 +420,46 @@ fn hugging_faces_parquet_is_read_with_names_and_captions() {
         let message = error(root.path(), name);
         assert!(message.contains(name) && message.contains("not a Parquet file that can be read"), "{message}");
     }
+}
+
+#[test]
+fn a_sample_is_the_same_from_every_layout_and_grows_with_its_size() {
+    use runner_data::{Amount, Choice, Pick, subset};
+    let root = imagenet();
+    let sample = |layout: &str, amount, pick, stratified| {
+        let dataset =
+            subset(at(root.path(), layout).open("imagenet:val").unwrap(), Choice { amount, pick, stratified }).unwrap();
+        let found = rows(dataset.as_ref());
+        assert_eq!(dataset.len(), found.len());
+        assert_eq!(dataset.shards(None).unwrap().iter().map(|shard| shard.rows).sum::<usize>(), found.len());
+        found.into_iter().map(|(id, ..)| id.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let ten = sample("flat", Amount::Rows(10), Pick::Random(7), false);
+    assert!(ten.len() == 10 && ten.is_sorted());
+    for layout in ["synsets", "tar", "web"] {
+        assert_eq!(sample(layout, Amount::Share(0.25), Pick::Random(7), false), ten, "{layout}");
+    }
+    let twenty = sample("web", Amount::Rows(20), Pick::Random(7), false);
+    assert!(ten.iter().all(|id| twenty.contains(id)));
+    assert_ne!(sample("flat", Amount::Rows(10), Pick::Random(8), false), ten);
+    let first = sample("web", Amount::Rows(3), Pick::First, false);
+    assert_eq!(first, ["ILSVRC2012_val_00000001", "ILSVRC2012_val_00000002", "ILSVRC2012_val_00000003"]);
+    assert_eq!(sample("flat", Amount::Rows(1000), Pick::Random(0), true).len(), 40);
+
+    for class in ["a", "b"] {
+        for i in 0..20 {
+            put(root.path(), &format!("classes/{class}/{i}.png"), format!("{class}{i}").as_bytes());
+        }
+    }
+    put(root.path(), "classes/c/only.png", b"c");
+    let dataset = Catalog::new(root.path()).open("classes").unwrap();
+    let half = subset(dataset, Choice { amount: Amount::Rows(20), pick: Pick::Random(0), stratified: true }).unwrap();
+    let mut labels: Vec<i64> = rows(half.as_ref()).into_iter().map(|(_, label, _)| label).collect();
+    labels.sort_unstable();
+    assert_eq!([0, 1].map(|class| labels.iter().filter(|label| **label == class).count()), [10, 10]);
+    let flat = Catalog::new(root.path()).open("flat/val").unwrap();
+    let limited = subset(flat, Choice { amount: Amount::Rows(10), pick: Pick::Random(7), stratified: false }).unwrap();
+    assert_eq!(limited.shards(Some(4)).unwrap()[0].rows, 4);
+    let read = limited.read(0, Some(4), &[]).unwrap().map(|batch| batch.unwrap().len());
+    assert_eq!(read.sum::<usize>(), 4);
 }

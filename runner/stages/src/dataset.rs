@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use runner_contract::{Batch, Digest, Input, KindInfo, Problem, Shape, ShardInfo, Source, Stage, StageError};
-use runner_data::{Catalog, OpenOptions, classes_schema, imagenet_classes};
+use runner_data::{Amount, Catalog, Choice, DataError, OpenOptions, classes_schema, imagenet_classes, subset};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
@@ -20,6 +20,58 @@ struct Settings {
     /// The name of each class, by label, where the files do not say or say it badly; `imagenet` for ImageNet's 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     classes: Option<Classes>,
+    /// Some of the rows. Left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subset: Option<Subset>,
+}
+
+/// Which rows: `rows` or `share`, and how they are picked.
+#[derive(Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Subset {
+    /// So many; all if there are fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    rows: Option<usize>,
+    /// This share of all, above 0 up to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    share: Option<f64>,
+    /// `random`: by seed and file name, the same ones from every layout of the same files; `first`: the first ones.
+    #[serde(default)]
+    pick: Pick,
+    /// Another seed, another sample.
+    #[serde(default)]
+    seed: u64,
+    /// As many of each class as it has among all.
+    #[serde(default)]
+    stratified: bool,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Pick {
+    #[default]
+    Random,
+    First,
+}
+
+impl Subset {
+    /// What it says, if that makes sense.
+    fn choice(self) -> Result<Choice, String> {
+        let amount = match (self.rows, self.share) {
+            (Some(0), None) => return Err("`rows` is 0: no rows".into()),
+            (Some(rows), None) => Amount::Rows(rows),
+            (None, Some(share)) if share > 0.0 && share <= 1.0 => Amount::Share(share),
+            (None, Some(share)) => return Err(format!("`share` is {share}, expected a number above 0 up to 1")),
+            _ => return Err("expected `rows` or `share`".into()),
+        };
+        let pick = match self.pick {
+            Pick::Random => runner_data::Pick::Random(self.seed),
+            Pick::First => runner_data::Pick::First,
+        };
+        Ok(Choice { amount, pick, stratified: self.stratified })
+    }
 }
 
 /// Class names.
@@ -75,6 +127,15 @@ impl JsonSchema for Classes {
 impl Settings {
     fn options(&self) -> OpenOptions {
         OpenOptions { classes: self.classes.as_ref().map(|classes| classes.0.clone()) }
+    }
+
+    /// The rows that are meant.
+    fn open(&self, catalog: &Catalog) -> Result<Arc<dyn runner_data::Dataset>, DataError> {
+        let all = catalog.open_all(&self.source.0, &self.options())?;
+        match self.subset {
+            None => Ok(all),
+            Some(some) => subset(all, some.choice().map_err(DataError::Invalid)?),
+        }
     }
 }
 
@@ -167,10 +228,14 @@ impl Definition for Dataset {
         if references.is_empty() {
             binding.problem(Problem::setting("source", "no dataset named").hint("write `source: mnist:test`"));
         }
+        if let Some(Err(message)) = settings.subset.map(Subset::choice) {
+            fine = false;
+            binding.problem(Problem::setting("subset", message).hint("write `subset: {rows: 1000, seed: 0}`"));
+        }
         if !fine {
             return;
         }
-        match self.catalog.open_all(references, &settings.options()) {
+        match settings.open(&self.catalog) {
             Ok(dataset) => {
                 binding.gives("rows", dataset.schema().columns.clone());
                 if dataset.classes().is_some() {
@@ -184,10 +249,7 @@ impl Definition for Dataset {
     }
 
     fn open(&self, settings: Settings, _: &BTreeMap<String, Input>) -> Result<Stage, StageError> {
-        let dataset = self
-            .catalog
-            .open_all(&settings.source.0, &settings.options())
-            .map_err(|error| StageError::new(error.to_string()))?;
+        let dataset = settings.open(&self.catalog).map_err(|error| StageError::new(error.to_string()))?;
         Ok(Stage::Source(Box::new(Rows(dataset))))
     }
 }

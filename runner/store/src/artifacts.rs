@@ -7,6 +7,7 @@
 //! makes it again.
 
 mod bucket;
+mod buckets;
 mod cache;
 mod connect;
 mod explain;
@@ -26,6 +27,7 @@ use std::{
 use bytes::Bytes;
 use runner_contract::Digest;
 
+pub use self::buckets::{BucketFolder, BucketObject, Buckets};
 use self::{bucket::Bucket, cache::Cache, folder::Folder};
 use crate::{ArtifactsPlace, StoreError, Time, guard::Guard};
 

@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-pub use artifacts::Artifacts;
+pub use artifacts::{Artifacts, BucketFolder, BucketObject, Buckets};
 pub use claim::{Claim, Claimed};
 pub use collect::{Collect, Collected};
 pub use error::StoreError;

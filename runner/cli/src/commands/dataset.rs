@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use runner_data::{Catalog, Dataset, fetch};
+use runner_data::{Catalog, Dataset, OpenOptions, fetch};
 use serde_json::json;
 
 use crate::{
@@ -27,7 +27,7 @@ pub(crate) enum Command {
     },
     /// Show columns, classes and number of rows
     Show {
-        /// The dataset: mnist:test, or the path of an image folder, a table or IDX files
+        /// The dataset: mnist:test, a name from runner.toml, or a path or s3:// URL of pictures, tar or Parquet files, a table
         #[arg(value_name = "DATASET")]
         dataset: String,
     },
@@ -38,7 +38,10 @@ pub(crate) fn run(command: &Command, app: &App<'_>) -> Result<Exit, Failure> {
     match command {
         Command::List => list(&catalog, app)?,
         Command::Fetch { name, from } => bring(name, from.as_deref(), &catalog, app)?,
-        Command::Show { dataset } => show(dataset, catalog.open(dataset)?.as_ref(), app)?,
+        Command::Show { dataset } => {
+            let (found, what) = catalog.recognise(dataset, &OpenOptions::default())?;
+            show(dataset, found.as_ref(), &what, app)?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -52,6 +55,7 @@ fn list(catalog: &Catalog, app: &App<'_>) -> Result<(), Failure> {
                 let available = catalog.is_available(it);
                 json!({"dataset": it.reference, "rows": it.rows, "available": available, "summary": it.summary})
             })
+            .chain(catalog.aliases().iter().map(|(name, path)| json!({"dataset": name, "path": path})))
             .collect();
         return app.output.document(&document);
     }
@@ -71,6 +75,12 @@ fn list(catalog: &Catalog, app: &App<'_>) -> Result<(), Failure> {
         &rows,
         app.output.paint,
     ))?;
+    let named: Vec<_> =
+        catalog.aliases().iter().map(|(name, path)| vec![name.clone(), path.display().to_string()]).collect();
+    if !named.is_empty() {
+        let named = table(&[("named in runner.toml", false), ("where", false)], &named, app.output.paint);
+        app.output.text(&format!("{named}\n"))?;
+    }
     app.output.text(&format!("downloads lie in {}\n", catalog.cache().display()))
 }
 
@@ -93,21 +103,27 @@ fn bring(name: &str, from: Option<&std::path::Path>, catalog: &Catalog, app: &Ap
     app.output.text(&format!("{name} is in {folder}: {added} files new, {kept} there already\n"))
 }
 
-fn show(reference: &str, dataset: &dyn Dataset, app: &App<'_>) -> Result<(), Failure> {
+fn show(reference: &str, dataset: &dyn Dataset, what: &str, app: &App<'_>) -> Result<(), Failure> {
     let columns = &dataset.schema().columns;
     if app.output.json {
         let columns: Vec<_> = columns.iter().map(|it| json!({"name": it.name, "type": it.kind.name()})).collect();
         return app.output.document(&json!({
             "dataset": reference,
             "name": dataset.name(),
+            "recognised": what,
             "rows": dataset.len(),
+            "counted": dataset.is_counted(),
             "columns": columns,
             "classes": dataset.classes(),
         }));
     }
     let columns: Vec<_> = columns.iter().map(|it| format!("{} ({})", it.name, it.kind)).collect();
-    let mut rows =
-        vec![vec!["rows".to_owned(), count(dataset.len() as u64)], vec!["columns".to_owned(), columns.join(", ")]];
+    let about = if dataset.is_counted() { "" } else { "about " };
+    let mut rows = vec![
+        vec!["recognised".to_owned(), what.to_owned()],
+        vec!["rows".to_owned(), format!("{about}{}", count(dataset.len() as u64))],
+        vec!["columns".to_owned(), columns.join(", ")],
+    ];
     if let Some(classes) = dataset.classes() {
         let shown = classes.iter().take(20).map(String::as_str).collect::<Vec<_>>().join(", ");
         let rest = if classes.len() > 20 { ", …" } else { "" };

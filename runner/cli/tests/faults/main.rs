@@ -8,4 +8,5 @@ mod database;
 mod disk;
 mod kills;
 mod site;
+mod tars;
 mod together;

@@ -241,8 +241,15 @@ impl Catalog {
             return Err(unknown(format!("{} does not exist, and it is none of {known}", path.display())));
         }
         let name = name_of(&place);
-        let request =
-            Request { reference: reference.to_owned(), place, split, name, hints, remembered: self.remembered.clone() };
+        let request = Request {
+            reference: reference.to_owned(),
+            place,
+            split,
+            name,
+            hints,
+            cache: self.cache.clone(),
+            remembered: self.remembered.clone(),
+        };
         request.open()
     }
 

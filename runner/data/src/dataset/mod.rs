@@ -17,6 +17,7 @@ mod mnist;
 mod objects;
 mod place;
 mod recognise;
+mod subset;
 mod table;
 mod tar;
 mod webdataset;
@@ -24,7 +25,7 @@ mod webdataset;
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use runner_contract::{
@@ -38,6 +39,7 @@ pub use imagenet::{imagenet_classes, imagenet_synsets, imagenet_templates};
 use layout::Layout;
 pub use memory::{FileStamp, Memory};
 pub use objects::{Children, Object, Objects};
+pub use subset::{Amount, Choice, Pick};
 
 use crate::DataError;
 
@@ -64,6 +66,11 @@ pub trait Dataset: Source {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Some rows of a dataset, in its order.
+pub fn subset(dataset: Arc<dyn Dataset>, choice: Choice) -> Result<Arc<dyn Dataset>, DataError> {
+    Ok(Arc::new(subset::Subset::new(dataset, choice)?))
 }
 
 /// The columns of a dataset's `classes` port: `label` and `name`.

@@ -44,8 +44,9 @@ pub trait Objects: Send + Sync {
     fn read(&self, object: &Object, range: Range<u64>) -> Result<Vec<u8>, String>;
 }
 
-/// Bytes of one request.
+/// Bytes of one request, and of the first, which is often all that is wanted.
 const PART: u64 = 4 << 20;
+const FIRST_PART: u64 = 256 << 10;
 /// Parts that wait to be read, besides the one on its way and the one at hand.
 const AHEAD: usize = 2;
 
@@ -70,8 +71,10 @@ impl Stream {
         let (sender, receiver) = mpsc::sync_channel(AHEAD);
         let (objects, object, mut at) = (self.objects.clone(), self.object.clone(), self.at);
         thread::spawn(move || {
+            let mut length = FIRST_PART;
             while at < object.size {
-                let end = object.size.min(at + PART);
+                let end = object.size.min(at + length);
+                length = (length * 2).min(PART);
                 let part = objects.read(&object, at..end);
                 at = end;
                 let failed = part.is_err();

@@ -1,6 +1,10 @@
 //! What lies at a place: which kind of dataset, and why it is taken for that.
 
-use std::{fmt::Write as _, path::Path, sync::Arc};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     Dataset, Sharded, brace, cifar,
@@ -32,6 +36,8 @@ pub(super) struct Request {
     pub(super) name: String,
     pub(super) hints: Hints,
     pub(super) remembered: Remembered,
+    /// Where what was learnt of files may be kept.
+    pub(super) cache: PathBuf,
 }
 
 /// The names that people have for a split, the one asked for first.
@@ -319,7 +325,7 @@ impl Request {
             labels.classes = Some(imagenet::imagenet_classes().to_vec());
         }
         let name = if is_validation { "imagenet/val" } else { &self.name };
-        let dataset = WebDataset::open(name, files, labels, self.remembered.clone())?;
+        let dataset = WebDataset::open(name, files, labels, self.remembered.clone(), &self.cache)?;
         if dataset.schema().get(super::LABEL).is_some() && dataset.classes().is_none() {
             what.push_str(", without class names (no classnames.txt beside it, none in settings)");
         }

@@ -267,6 +267,6 @@ impl Bucket {
 }
 
 /// `404`, unless it is the bucket that is missing.
-fn is_missing(error: &Error) -> bool {
+pub(super) fn is_missing(error: &Error) -> bool {
     matches!(error, Error::NotFound { .. }) && !chain(error).contains("NoSuchBucket")
 }

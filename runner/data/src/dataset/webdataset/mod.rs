@@ -4,10 +4,14 @@
 //! one, and one in a bucket, is a shard as it is: how many samples it has is known when it was read, and estimated before.
 
 mod columns;
+mod index;
 mod samples;
 mod shards;
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use runner_contract::{Batch, Digest, KeyHasher, Schema, ShardInfo, Source, StageError};
 
@@ -20,6 +24,7 @@ use super::{
 use crate::DataError;
 use columns::Wanted;
 pub(super) use columns::{Columns, Labels};
+use index::{Building, Indices, KEPT};
 use samples::Samples;
 use shards::{Archive, Count, Piece};
 
@@ -30,6 +35,7 @@ pub(super) struct WebDataset {
     archives: Vec<Archive>,
     pieces: Vec<Piece>,
     remembered: Remembered,
+    indices: Indices,
     /// By piece: rows, where they were counted; and digests.
     counted: Mutex<Vec<Option<usize>>>,
     keys: Mutex<Vec<Option<Keys>>>,
@@ -49,12 +55,18 @@ impl WebDataset {
         files: Vec<(Place, Entry)>,
         labels: Labels,
         remembered: Remembered,
+        cache: &Path,
     ) -> Result<Self, DataError> {
+        let indices = Indices(cache.join("index"));
         let archives: Vec<Archive> = files.into_iter().map(|(place, entry)| Archive::new(place, entry)).collect();
         let Some(first) = archives.first() else {
             return Err(DataError::Invalid(format!("dataset {name}: no tar file")));
         };
-        let mut samples = first.samples(0, samples::ALL)?;
+        // A tar that was read before says from memory what its samples have.
+        let mut samples = match first.indexed(&indices, &remembered, &KEPT)? {
+            Some(samples) => samples,
+            None => first.samples(0, samples::ALL)?,
+        };
         let Some(sample) = samples.next()? else {
             return Err(first.place.failed("no samples in it: expected members such as 0001.jpg and 0001.cls"));
         };
@@ -63,7 +75,8 @@ impl WebDataset {
         let pieces = shards::pieces(&archives, sample.size())?;
         let counted = pieces.iter().map(|piece| piece.rows.known()).collect();
         let keys = Mutex::new(vec![None; pieces.len()]);
-        Ok(Self { name: name.to_owned(), columns, archives, pieces, remembered, counted: Mutex::new(counted), keys })
+        let counted = Mutex::new(counted);
+        Ok(Self { name: name.to_owned(), columns, archives, pieces, remembered, indices, counted, keys })
     }
 
     /// The pieces that the first rows reach into, and how many rows of each.
@@ -90,7 +103,7 @@ impl WebDataset {
             return Ok(rows);
         }
         let at = &self.pieces[piece];
-        let mut samples = self.archives[at.archive].samples(at.start, [])?;
+        let mut samples = self.samples(at, &[])?;
         let mut rows = 0;
         while samples.next()?.is_some() {
             rows += 1;
@@ -167,9 +180,11 @@ impl Source for WebDataset {
             return Err(StageError::new(format!("dataset {} has no shard {shard}", self.name)));
         };
         let at = &self.pieces[piece];
-        let samples = self.archives[at.archive].samples(at.start, wanted.parts())?;
+        let samples = self.samples(at, &wanted.parts().collect::<Vec<_>>())?;
         let left = rows.or(at.rows.known());
-        let mut chunks = Chunks { dataset: self, piece, samples, wanted, pending: None, left, rows: 0, ended: false };
+        let index = (!self.archives[at.archive].is_walked() && !samples.is_of_index()).then(Building::default);
+        let mut chunks =
+            Chunks { dataset: self, piece, samples, wanted, pending: None, left, rows: 0, ended: false, index };
         Ok(Box::new(std::iter::from_fn(move || chunks.next().map_err(StageError::from).transpose())))
     }
 
@@ -179,6 +194,17 @@ impl Source for WebDataset {
 }
 
 impl WebDataset {
+    /// The samples of a shard with these parts, from memory where that is enough.
+    fn samples(&self, at: &Piece, wanted: &[samples::Part]) -> Result<Samples, DataError> {
+        let archive = &self.archives[at.archive];
+        if let Some(samples) = archive.indexed(&self.indices, &self.remembered, wanted)? {
+            return Ok(samples);
+        }
+        // What is passed over anyway is kept for the next time.
+        let kept: &[samples::Part] = if archive.is_walked() { &[] } else { &KEPT };
+        archive.samples(at.start, wanted.iter().chain(kept).copied())
+    }
+
     /// Digests what has to be digested, on all threads.
     fn prepare_keys(&self, taken: &[(usize, Option<usize>)]) -> Result<(), DataError> {
         use rayon::prelude::*;
@@ -223,6 +249,8 @@ struct Chunks<'a> {
     /// Samples read.
     rows: usize,
     ended: bool,
+    /// What will be remembered of the tar, if it is read to its end.
+    index: Option<Building>,
 }
 
 impl Chunks<'_> {
@@ -253,6 +281,9 @@ impl Chunks<'_> {
         match &sample {
             Some(_) => {
                 self.rows += 1;
+                if let (Some(index), Some(sample)) = (&mut self.index, &sample) {
+                    index.add(sample);
+                }
                 self.left = self.left.map(|left| left - 1);
             }
             None => {
@@ -262,6 +293,11 @@ impl Chunks<'_> {
                     return Err(archive.place.failed("it has fewer samples than when it was opened"));
                 }
                 self.dataset.counted(self.piece, self.rows);
+                let archive = &self.dataset.archives[self.dataset.pieces[self.piece].archive];
+                if let Some(samples) = self.index.take().and_then(Building::finish) {
+                    let version = archive.place.digest(&archive.entry, &self.dataset.remembered)?;
+                    self.dataset.indices.keep(&version, samples);
+                }
             }
         }
         Ok(sample)

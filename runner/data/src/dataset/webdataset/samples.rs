@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::{
     folder::EXTENSIONS,
     tar::{Member, Members},
 };
+use super::index::Indexed;
 use crate::DataError;
 
 /// Most bytes of a picture's file.
@@ -18,7 +21,8 @@ const MOST_CLASS: u64 = 64;
 const MOST_SAMPLES: usize = 4_000_000;
 
 /// What a sample may have, by the extensions of its members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Part {
     Image,
     Class,
@@ -81,7 +85,7 @@ impl Sample {
 
 /// The samples of a tar, in order.
 pub(super) struct Samples {
-    members: Members,
+    from: From,
     wanted: BTreeSet<Part>,
     /// The first member of the next sample, read already.
     pending: Option<(String, Part, Member, Vec<u8>)>,
@@ -93,11 +97,26 @@ pub(super) struct Samples {
 impl Samples {
     /// Of each sample, the content of the `wanted` parts.
     pub(super) fn new(members: Members, wanted: impl IntoIterator<Item = Part>) -> Self {
-        Self { members, wanted: wanted.into_iter().collect(), pending: None, seen: BTreeSet::new(), ended: false }
+        let (wanted, from) = (wanted.into_iter().collect(), From::Archive(members));
+        Self { from, wanted, pending: None, seen: BTreeSet::new(), ended: false }
+    }
+
+    /// The same samples without pictures, from what is remembered of an archive.
+    pub(super) fn of_index(file: String, samples: Vec<Indexed>) -> Self {
+        let from = From::Index(file, samples.into_iter());
+        Self { from, wanted: BTreeSet::new(), pending: None, seen: BTreeSet::new(), ended: false }
     }
 
     /// The next sample.
     pub(super) fn next(&mut self) -> Result<Option<Sample>, DataError> {
+        if let From::Index(_, samples) = &mut self.from {
+            return Ok(samples.next().map(|Indexed { key, start, parts }| {
+                let part = |(part, name, size, kept): (Part, String, u64, Option<String>)| {
+                    (part, Member { name, size, start }, kept.unwrap_or_default().into_bytes())
+                };
+                Sample { key, start, parts: parts.into_iter().map(part).collect() }
+            }));
+        }
         let Some((key, part, member, content)) = (match self.pending.take() {
             Some(first) => Some(first),
             None => self.member()?,
@@ -106,13 +125,13 @@ impl Samples {
         };
         let start = member.start;
         if self.seen.len() >= MOST_SAMPLES {
-            return Err(self.members.wrong(start, format!("more than {MOST_SAMPLES} samples in one tar")));
+            return Err(self.wrong_at(start, format!("more than {MOST_SAMPLES} samples in one tar")));
         }
         if !self.seen.insert(key.clone()) {
             let message = format!(
                 "sample `{key}` stands twice, or its members do not lie together: pack files sorted by name (tar --sort=name)"
             );
-            return Err(self.members.wrong(start, message));
+            return Err(self.wrong_at(start, message));
         }
         let mut sample = Sample { key, start, parts: vec![(part, member, content)] };
         while let Some((key, part, member, content)) = self.member()? {
@@ -127,7 +146,7 @@ impl Samples {
                     other.name,
                     member.name
                 );
-                return Err(self.members.wrong(member.start, message));
+                return Err(self.wrong_at(member.start, message));
             }
             sample.parts.push((part, member, content));
         }
@@ -137,7 +156,8 @@ impl Samples {
     /// The next member that means something here: its key, what it is, and its content where it is wanted.
     fn member(&mut self) -> Result<Option<(String, Part, Member, Vec<u8>)>, DataError> {
         while !self.ended {
-            let Some(member) = self.members.next()? else {
+            let From::Archive(members) = &mut self.from else { break };
+            let Some(member) = members.next()? else {
                 self.ended = true;
                 break;
             };
@@ -145,7 +165,7 @@ impl Samples {
             let Some(part) = Part::of(&extension) else { continue };
             let key = key.to_owned();
             let content = match self.wanted.contains(&part) {
-                true => self.members.read(&member, part.most())?,
+                true => members.read(&member, part.most())?,
                 false => Vec::new(),
             };
             return Ok(Some((key, part, member, content)));
@@ -153,10 +173,29 @@ impl Samples {
         Ok(None)
     }
 
+    /// Whether they come from memory.
+    pub(super) fn is_of_index(&self) -> bool {
+        matches!(self.from, From::Index(..))
+    }
+
+    fn wrong_at(&self, at: u64, message: impl Into<String>) -> DataError {
+        match &self.from {
+            From::Archive(members) => members.wrong(at, message),
+            From::Index(file, _) => DataError::format_at(file, format!("byte {at}"), message),
+        }
+    }
+
     /// An error at a sample.
     pub(super) fn wrong(&self, sample: &Sample, message: impl std::fmt::Display) -> DataError {
-        self.members.wrong(sample.start, format!("sample `{}`: {message}", sample.key))
+        self.wrong_at(sample.start, format!("sample `{}`: {message}", sample.key))
     }
+}
+
+/// What samples are read from.
+enum From {
+    Archive(Members),
+    /// What is remembered of an archive, for messages its name, and the rest of it.
+    Index(String, std::vec::IntoIter<Indexed>),
 }
 
 /// Key and extension: the name is cut at the first dot behind the last slash. Hidden files and such as `__index__` are no

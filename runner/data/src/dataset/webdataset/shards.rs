@@ -8,9 +8,11 @@ use rayon::prelude::*;
 use super::{
     super::{
         layout::Layout,
+        memory::Remembered,
         place::{Entry, Place},
         tar::Members,
     },
+    index::{Indices, KEPT},
     samples::{Part, Samples},
 };
 use crate::DataError;
@@ -73,6 +75,21 @@ impl Archive {
             Members::new(input, file, from, Some(self.entry.size))
         };
         Ok(Samples::new(members, wanted))
+    }
+
+    /// Its samples from memory, if it is one to be remembered, was read before, and these parts are kept.
+    pub(super) fn indexed(
+        &self,
+        indices: &Indices,
+        remembered: &Remembered,
+        wanted: &[Part],
+    ) -> Result<Option<Samples>, DataError> {
+        if self.is_walked() || !wanted.iter().all(|part| KEPT.contains(part)) {
+            return Ok(None);
+        }
+        let version = self.place.digest(&self.entry, remembered)?;
+        let index = indices.find(&version);
+        Ok(index.map(|index| Samples::of_index(self.place.to_string(), index.samples)))
     }
 
     /// Whether headers can be read without the pictures between them.
