@@ -1,6 +1,6 @@
 //! Supervised classifiers: a convolutional network, the mean over all places, a linear map to the classes.
 
-use runner_data::Preprocess;
+use runner_data::{Preprocess, imagenet_classes};
 use runner_nn::{Backend, Cpu, Dfdx, Linear, Size};
 use serde_json::{Map, Value};
 
@@ -133,6 +133,10 @@ const MAX_CLASSES: usize = 1 << 20;
 
 /// Names for classes that have none: ImageNet's where there are 1,000, else their numbers.
 fn class_names(count: usize) -> Vec<String> {
+    let imagenet = imagenet_classes();
+    if count == imagenet.len() {
+        return imagenet.to_vec();
+    }
     (0..count).map(|class| class.to_string()).collect()
 }
 

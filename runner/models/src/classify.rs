@@ -1,13 +1,14 @@
-//! Pictures against texts: the softmax over `logits_per_image`, as in CLIP's README.
+//! Pictures against texts: the softmax over `logits_per_image`, as in CLIP's README. And pictures by a classifier's own
+//! classes.
 
 use runner_contract::ImageRef;
 
-use crate::{Clip, ModelError};
+use crate::{Classifier, Clip, ModelError};
 
-/// How the texts fit one picture.
+/// How texts or classes fit one picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classified {
-    /// Scaled cosine similarities, one a text: `logits_per_image`.
+    /// One a text: scaled cosine similarities, `logits_per_image`; one a class: the classifier's.
     pub logits: Vec<f32>,
     /// Their softmax.
     pub probabilities: Vec<f32>,
@@ -34,6 +35,19 @@ pub fn classify(
         found.push(Classified { probabilities: softmax(&logits), logits });
     }
     Ok(found)
+}
+
+impl Classifier {
+    /// Tells which of its classes every picture (a path for messages, and a file's bytes) is.
+    pub fn classify(&self, images: &[(String, Vec<u8>)], threads: usize) -> Result<Vec<Classified>, ModelError> {
+        let each = images.iter().map(|(path, bytes)| {
+            let pixels = self.preprocess().apply(ImageRef::Encoded { bytes, path });
+            let pixels = pixels.map_err(|error| ModelError::Input(error.to_string()))?;
+            let logits = self.logits(&pixels, 1, threads)?;
+            Ok(Classified { probabilities: softmax(&logits), logits })
+        });
+        each.collect()
+    }
 }
 
 /// Rows of `[n, dim]` made of length one; a row of zeros stays.

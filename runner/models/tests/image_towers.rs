@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use runner_models::{Hub, Loaded, safetensors::Reader};
+use runner_models::{ClassifierConfig, Hub, Loaded, ModelConfig, safetensors::Reader};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -102,4 +102,45 @@ fn a_checkpoint_of_another_shape_is_refused_with_the_tensor() {
     assert!(channels.contains("`_blocks.1._project_conv.weight`: expected shape [4, 12, 1, 1]"), "{channels}");
     assert!(message("[2, 3, 5,", "[0, 3, 5,").contains("channels: expected 7 whole numbers from 1 to 4096"));
     assert!(message("\"image_size\": 50", "\"image_size\": 9999").contains("a whole number from 1 to 8192"));
+}
+
+#[test]
+fn a_classifiers_architecture_follows_from_its_tensors() {
+    for name in ["resnet_basic", "resnet_bottleneck", "efficientnet_lite"] {
+        let reader = Reader::open(&golden().join(name).join("model.safetensors")).unwrap();
+        let derived = ClassifierConfig::derive(&|tensor| reader.shape(tensor).map(<[usize]>::to_vec)).unwrap();
+        let text = std::fs::read_to_string(golden().join(name).join("config.json")).unwrap();
+        let ModelConfig::Classifier(config) = ModelConfig::parse("config.json", &text).unwrap() else {
+            panic!("{name}")
+        };
+        assert_eq!(
+            (derived.architecture, derived.classes.len()),
+            (config.architecture, config.classes.len()),
+            "{name}"
+        );
+        let again = ModelConfig::parse("config.json", &config.to_json().to_string()).unwrap();
+        assert_eq!(again, ModelConfig::Classifier(config));
+    }
+    let reader = Reader::open(&golden().join("modified_resnet/model.safetensors")).unwrap();
+    assert_eq!(ClassifierConfig::derive(&|tensor| reader.shape(tensor).map(<[usize]>::to_vec)), None);
+}
+
+#[test]
+fn what_a_configuration_leaves_out_is_the_published_models() {
+    let parsed = |text: &str| match ModelConfig::parse("config.json", text).unwrap() {
+        ModelConfig::Classifier(config) => config,
+        ModelConfig::Clip(_) => panic!("{text}"),
+    };
+    // Multiplications and additions: 4.09 billion and 0.39 billion.
+    let resnet = parsed(r#"{"model_type": "torchvision_resnet"}"#);
+    assert_eq!((resnet.image_flops() / 20_000_000, resnet.classes.len()), (408, 1000));
+    assert_eq!(resnet.classes[967], "espresso");
+    let lite = parsed(r#"{"model_type": "efficientnet_lite"}"#);
+    assert_eq!((lite.image_flops() / 20_000_000, lite.image_size), (38, 224));
+    let message = |text: &str| ModelConfig::parse("config.json", text).unwrap_err().to_string();
+    let names = message(r#"{"model_type": "efficientnet_lite", "id2label": {"0": "a", "2": "b"}}"#);
+    assert!(names.contains("id2label: expected an object of names by number"), "{names}");
+    let count = message(r#"{"model_type": "efficientnet_lite", "id2label": {"0": "a"}, "num_labels": 2}"#);
+    assert_eq!(count, "config.json: num_labels: 2, but id2label has 1");
+    assert!(message(r#"{"model_type": "torchvision_resnet", "block": "c"}"#).contains("`basic` or `bottleneck`"));
 }

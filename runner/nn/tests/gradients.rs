@@ -143,7 +143,13 @@ fn close(what: &str, found: &[f32], expected: &[f32], tolerance: f32, size: f32)
 }
 
 fn model() -> impl Strategy<Value = Model> {
-    let activation = prop_oneof![Just(Activation::None), Just(Activation::Gelu), Just(Activation::QuickGelu)];
+    let activation = prop_oneof![
+        Just(Activation::None),
+        Just(Activation::Gelu),
+        Just(Activation::QuickGelu),
+        Just(Activation::Relu),
+        Just(Activation::Relu6)
+    ];
     let sizes = (2usize..9, 1usize..70, 1usize..4, 2usize..37, 1usize..50, 0usize..3);
     (sizes, any::<[bool; 4]>(), activation).prop_map(|(sizes, [bias, causal, masked, whole], activation)| {
         let (batch, tokens, heads, head_width, hidden, blocks) = sizes;

@@ -22,6 +22,7 @@ kinds! {
     prompts,
     explode,
     encode,
+    classify,
     pool,
     score,
     metrics,
@@ -30,6 +31,7 @@ kinds! {
     split,
     rerank,
     captions,
+    gallery,
     train,
     #[cfg(test)]
     brightness,

@@ -130,6 +130,7 @@ mod tests {
                 "prompts",
                 "explode",
                 "encode",
+                "classify",
                 "pool",
                 "score",
                 "metrics",
@@ -138,6 +139,7 @@ mod tests {
                 "split",
                 "rerank",
                 "captions",
+                "gallery",
                 "train",
                 "brightness"
             ]

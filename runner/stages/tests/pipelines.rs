@@ -76,6 +76,17 @@ async fn classify_scores_the_pictures_of_a_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn classify_images_names_and_shows_what_it_sees() {
+    let (_folder, store) = store().await;
+    let model = ("model", "runner/models/tests/golden/efficientnet_lite");
+    let report = run(&store, "classify_images", &[model], 100).await;
+    let classes = report.stages.iter().find(|stage| stage.name == "classes").unwrap();
+    assert_eq!((classes.rows, classes.bad), (5, 0));
+    assert!(report.artifacts.contains_key("classes"), "{:?}", report.artifacts);
+    assert_eq!(files(&report), ["gallery.png"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn subset_measures_the_wanted_classes_in_two_halves() {
     let (_folder, store) = store().await;
     let report = run(&store, "subset", &[], 400).await;

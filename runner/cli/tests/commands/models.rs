@@ -1,6 +1,6 @@
 //! Models and datasets from the command line.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use crate::program::Program;
 use serde_json::{Value, json};
@@ -11,6 +11,26 @@ fn pictures(program: &Program) {
     program.file("digits.yaml", text);
     program.json(&["run", "digits.yaml", "--limit", "1"], 0);
     assert_eq!(program.call(&["export", "latest", "data", "-o", "digit.png"]).code, 0);
+}
+
+#[test]
+fn a_classifier_tells_its_own_classes() {
+    let program = Program::new();
+    pictures(&program);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/golden/efficientnet_lite");
+    let model = model.to_str().unwrap();
+    let found = program.json(&["classify", "digit.png", "--model", model], 0);
+    let labels = found[0]["labels"].as_array().unwrap();
+    let probabilities: Vec<_> = labels.iter().map(|it| it["probability"].as_f64().unwrap()).collect();
+    assert_eq!(labels.len(), 5, "the most probable of seven");
+    assert!(probabilities.is_sorted_by(|a, b| a >= b) && probabilities.iter().sum::<f64>() <= 1.0);
+    let shown = program.json(&["model", "show", model], 0);
+    assert_eq!(shown["classes"].as_array().unwrap().len(), 7);
+
+    let given = program.call(&["classify", "digit.png", "--model", model, "--labels", "a,b"]);
+    assert!(given.code == 2 && given.stderr.contains("leave out --labels"), "{}", given.stderr);
+    let missing = program.call(&["classify", "digit.png"]);
+    assert!(missing.code == 2 && missing.stderr.contains("--labels \"a cat,a dog\""), "{}", missing.stderr);
 }
 
 #[test]

@@ -103,12 +103,12 @@ fn exit_codes_say_how_tests_came_out() {
 fn the_shipped_pipelines_pass_their_tests() {
     let program = Program::new();
     let mut command = program.command(&["test", "--json"]);
-    for name in ["classify", "subset", "train_clip", "zero_shot_eval"] {
+    for name in ["classify", "classify_images", "subset", "train_clip", "zero_shot_eval"] {
         command.arg(format!("pipelines/{name}.yaml"));
     }
     let output = command.current_dir(repository()).output().unwrap();
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(output.status.success(), "{document:#}");
-    assert_eq!(document["pipelines"].as_array().unwrap().len(), 4);
+    assert_eq!(document["pipelines"].as_array().unwrap().len(), 5);
     assert_eq!((&document["failed"], &document["invalid"]), (&json!(0), &json!(0)));
 }
