@@ -175,6 +175,12 @@ impl Hub {
         Ok(place.bundle()?.and_then(|reader| reader.metadata().get(bundle::CARD).cloned()))
     }
 
+    /// The commit that a reference to the Hugging Face hub stands for.
+    pub(crate) fn commit(&self, reference: &str) -> Result<Option<String>, ModelError> {
+        let name = reference.strip_prefix("hf:").and_then(Name::parse);
+        name.map(|name| Ok(self.hugging_face.snapshot(&name)?.commit)).transpose()
+    }
+
     pub(crate) fn place(&self, reference: &str) -> Result<Place, ModelError> {
         let bad = |problem: &str, hint: &str| ModelError::Reference {
             reference: reference.to_owned(),

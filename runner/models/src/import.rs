@@ -46,7 +46,15 @@ pub struct Imported {
 impl Hub {
     /// What a model is taken to be, and from what.
     pub fn decisions(&self, reference: &str) -> Result<Vec<Decision>, ModelError> {
-        Ok(decisions(&Parts::open(&self.place(reference)?)?))
+        self.decided(reference, &Parts::open(&self.place(reference)?)?)
+    }
+
+    fn decided(&self, reference: &str, parts: &Parts) -> Result<Vec<Decision>, ModelError> {
+        let mut found = decisions(parts);
+        if let Some(commit) = self.commit(reference)? {
+            found.insert(0, Decision { about: "commit", taken: commit, from: "the hub".to_owned() });
+        }
+        Ok(found)
     }
 
     /// The name that a model gets in the library where nobody gives one: that of its file, folder or repository.
@@ -71,7 +79,7 @@ impl Hub {
         let place = self.place(reference)?;
         let (tensors, mut metadata) = survey(Parts::open(&place)?)?;
         let parts = Parts::open(&place)?;
-        let decisions = decisions(&parts);
+        let decisions = self.decided(reference, &parts)?;
         let identity = self.info(reference)?.identity;
         metadata.insert(bundle::CARD.to_owned(), card(reference, &identity, &decisions));
         let library = self.library();

@@ -13,6 +13,9 @@ const HEAD: usize = 64;
 /// How many times larger a modified ResNet's input is than its last feature map.
 const RESNET_STRIDE: usize = 32;
 
+/// The largest pictures, in pixels a side.
+const MAX_SIDE: usize = 8_192;
+
 /// The architecture of tensors with OpenAI's names. What shapes do not say is as in OpenAI's models: heads of 64 components, text read
 /// at the largest id; the activation is given.
 pub(crate) fn derive(weights: &Weights, activation: Activation) -> Result<ClipConfig, ModelError> {
@@ -28,6 +31,10 @@ pub(crate) fn derive(weights: &Weights, activation: Activation) -> Result<ClipCo
     } else {
         VisionConfig::ResNet(resnet(&shapes)?)
     };
+    if vision.image_size() > MAX_SIDE {
+        let problem = format!("pictures of {} pixels a side, expected at most {MAX_SIDE}", vision.image_size());
+        return Err(ModelError::file(weights.name(), problem));
+    }
     let [vocab, width] = shapes.sizes(&format!("{text}token_embedding.weight"))?;
     let [positions, _] = shapes.sizes(&format!("{text}positional_embedding"))?;
     let [_, dim] = shapes.sizes(&format!("{text}text_projection"))?;

@@ -63,6 +63,8 @@ fn a_model_is_fetched_once_and_pinned_to_its_commit() {
         assert_eq!(offline.info(reference).unwrap().identity, identity);
     }
     assert_eq!(online.open("hf:org/name").unwrap().dim(), 20);
+    let decisions = offline.decisions("hf:org/name").unwrap();
+    assert_eq!((decisions[0].about, decisions[0].taken.as_str()), ("commit", COMMIT));
     assert_eq!(server.requests().len(), asked, "nothing was asked again");
 }
 
@@ -81,7 +83,11 @@ fn a_download_that_breaks_goes_on_where_it_broke() {
     let (server, cache) = (serve("quick_gelu", None), tempfile::tempdir().unwrap());
     server.fault("model.safetensors", Fault::CutAfter(100_000));
     hub(&server, cache.path(), |_| ()).info("hf:org/name").unwrap();
-    let ranges: Vec<_> = server.requests().into_iter().filter(|request| request.starts_with("GET /cdn") && request.contains("range:")).collect();
+    let ranges: Vec<_> = server
+        .requests()
+        .into_iter()
+        .filter(|request| request.starts_with("GET /cdn") && request.contains("range:"))
+        .collect();
     assert_eq!(ranges, ["GET /cdn/model.safetensors range: bytes=100000-"]);
 }
 
