@@ -145,10 +145,10 @@ pub(crate) fn resize(
         data: &image.data[first_row * image.width * channels..last_row * image.width * channels],
     };
     let across = |part: Part<'_>, weights: &Weights| match channels {
-        1 => horizontal::<1>(part, first_column, weights),
-        2 => horizontal::<2>(part, first_column, weights),
-        3 => horizontal::<3>(part, first_column, weights),
-        _ => horizontal::<4>(part, first_column, weights),
+        1 => horizontal::<1, ROWS>(part, first_column, weights),
+        2 => horizontal::<2, { 2 * ROWS }>(part, first_column, weights),
+        3 => horizontal::<3, { 3 * ROWS }>(part, first_column, weights),
+        _ => horizontal::<4, { 4 * ROWS }>(part, first_column, weights),
     };
     match (&rows, &columns) {
         (None, None) => source.rows().flatten().copied().collect(),
@@ -290,20 +290,43 @@ fn to_byte(sum: i32, bits: u32) -> u8 {
     (sum >> bits).clamp(0, 255) as u8
 }
 
-/// The first pixel of the part is the source's pixel `first`.
-fn horizontal<const C: usize>(part: Part<'_>, first: usize, weights: &Weights) -> Vec<u8> {
-    let mut out = Vec::with_capacity(part.data.len() / part.stride * weights.bounds.len() * C);
-    for row in part.rows() {
-        let (pixels, _) = row.as_chunks::<C>();
-        for (start, weights_here) in weights.rows() {
-            let mut sums = [weights.half(); C];
-            for (pixel, &weight) in pixels[start - first..].iter().zip(weights_here) {
-                for (sum, &value) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(value) * weight;
+/// Rows that are filtered together, sideways: a pixel of all of them fills vector registers.
+const ROWS: usize = 8;
+
+/// The first pixel of the part is the source's pixel `first`. `C` channels, `L = ROWS · C` lanes.
+fn horizontal<const C: usize, const L: usize>(part: Part<'_>, first: usize, weights: &Weights) -> Vec<u8> {
+    let rows: Vec<&[u8]> = part.rows().collect();
+    let width = weights.bounds.len() * C;
+    let mut out = vec![0; rows.len() * width];
+    let mut tile = vec![[0; L]; part.bytes.len() / C];
+    for (rows, out) in rows.chunks(ROWS).zip(out.chunks_mut(ROWS * width)) {
+        // Pixels that stand above each other, side by side.
+        for (i, row) in rows.iter().enumerate() {
+            for (pixels, pixel) in tile.iter_mut().zip(row.as_chunks::<C>().0) {
+                if let Some(place) = pixels[i * C..].first_chunk_mut::<C>() {
+                    *place = *pixel;
                 }
             }
-            out.extend(sums.map(|sum| to_byte(sum, weights.bits)));
         }
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (at, (start, weights_here)) in weights.rows().enumerate() {
+                    let mut sums = [weights.half(); L];
+                    for (pixels, &weight) in tile[start - first..].iter().zip(weights_here) {
+                        for (sum, &value) in sums.iter_mut().zip(pixels) {
+                            *sum += i32::from(value) * weight;
+                        }
+                    }
+                    let bytes = sums.map(|sum| to_byte(sum, weights.bits));
+                    for (row, pixel) in out.chunks_exact_mut(width).zip(bytes.as_chunks::<C>().0) {
+                        if let Some(place) = row[at * C..].first_chunk_mut::<C>() {
+                            *place = *pixel;
+                        }
+                    }
+                }
+            },
+        );
     }
     out
 }
@@ -314,13 +337,18 @@ fn vertical(part: Part<'_>, first: usize, weights: &Weights) -> Vec<u8> {
     let mut out = Vec::with_capacity(width * weights.bounds.len());
     let mut sums = vec![0i32; width];
     for (start, weights_here) in weights.rows() {
-        sums.fill(weights.half());
-        for (row, &weight) in part.rows().skip(start - first).zip(weights_here) {
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum += i32::from(value) * weight;
-            }
-        }
-        out.extend(sums.iter().map(|&sum| to_byte(sum, weights.bits)));
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                sums.fill(weights.half());
+                for (row, &weight) in part.rows().skip(start - first).zip(weights_here) {
+                    for (sum, &value) in sums.iter_mut().zip(row) {
+                        *sum += i32::from(value) * weight;
+                    }
+                }
+                out.extend(sums.iter().map(|&sum| to_byte(sum, weights.bits)));
+            },
+        );
     }
     out
 }
