@@ -13,7 +13,7 @@ use super::{
 const BYTES_A_PIXEL: u64 = 16;
 
 /// Most scans. Real files have up to about twenty; each costs a pass over the whole picture.
-const SCANS: usize = 256;
+const SCANS: usize = 100;
 
 fn limits(limits: &Limits) -> DecodeLimits {
     DecodeLimits {

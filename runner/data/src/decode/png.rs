@@ -13,6 +13,7 @@ fn reader(bytes: &[u8], limits: usize) -> Result<png::Reader<Cursor<&[u8]>>, Str
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: limits });
     decoder.set_transformations(Transformations::IDENTITY);
     decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     decoder.ignore_checksums(false);
     decoder.read_info().map_err(|error| error.to_string())
 }
