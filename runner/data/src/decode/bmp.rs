@@ -1,9 +1,15 @@
 //! What Pillow's mode of a BMP file is; the pixels are the image crate's.
 
-/// Whether Pillow opens it in mode `P` or `1`, and the colour of index 0 in mode `P`.
-///
-/// A palette of greys in order is none, except black and white, which is mode `1`.
-pub(super) fn palette(bytes: &[u8]) -> Option<Option<[u8; 3]>> {
+/// What stands in a file of at most 256 colours.
+pub(super) enum Palette {
+    /// Black and white: mode `1`.
+    Bilevel,
+    /// Mode `P`.
+    Colours(Vec<[u8; 3]>),
+}
+
+/// The palette, unless it holds greys in order, which Pillow opens in mode `L`.
+pub(super) fn palette(bytes: &[u8]) -> Option<Palette> {
     let number = |at: usize, length: usize| -> Option<usize> {
         let bytes = bytes.get(at..at + length)?;
         Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
@@ -20,8 +26,8 @@ pub(super) fn palette(bytes: &[u8]) -> Option<Option<[u8; 3]>> {
     let grey = |i: usize| if count == 2 { i * 255 } else { i };
     let greys = colours.iter().enumerate().all(|(i, colour)| colour.iter().all(|value| usize::from(*value) == grey(i)));
     match (greys, count) {
-        (true, 2) => Some(None),
+        (true, 2) => Some(Palette::Bilevel),
         (true, _) => None,
-        (false, _) => Some(colours.first().copied()),
+        (false, _) => Some(Palette::Colours(colours)),
     }
 }

@@ -61,5 +61,5 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, String> {
             (Kind::Rgba, indices.iter().flat_map(pixel).collect())
         }
     };
-    Ok(Picture::new(height, width, kind, data).nearest(Some(colour(0))))
+    Ok(Picture::new(height, width, kind, data).with_palette(colours))
 }

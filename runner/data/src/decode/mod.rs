@@ -137,8 +137,9 @@ fn others(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Picture,
     };
     let palette = if format == ImageFormat::Bmp { bmp::palette(bytes) } else { None };
     Ok(match palette {
-        Some(background) => picture.nearest(background),
-        None if bilevel => picture.nearest(None),
+        Some(bmp::Palette::Colours(colours)) => picture.with_palette(&colours),
+        Some(bmp::Palette::Bilevel) => picture.bilevel(),
+        None if bilevel => picture.bilevel(),
         None => picture,
     })
 }

@@ -44,22 +44,38 @@ pub(crate) struct Picture {
     pub(crate) kind: Kind,
     /// `[height, width, kind.bytes()]`.
     pub(crate) data: Vec<u8>,
-    /// Resized by nearest, whatever the filter: modes `P` and `1`.
-    pub(crate) nearest: bool,
-    /// The colour of the palette's index 0, which surrounds pictures smaller than their crop.
-    pub(crate) background: Option<[u8; 3]>,
+    /// The colours of modes `P` and `1`, which are resized by nearest, whatever the filter.
+    pub(crate) palette: Option<Vec<[u8; 3]>>,
     /// The colour that means transparent (PNG's `tRNS` without a palette), as RGB.
     pub(crate) transparent: Option<[u8; 3]>,
 }
 
 impl Picture {
     pub(crate) fn new(height: usize, width: usize, kind: Kind, data: Vec<u8>) -> Self {
-        Self { height, width, kind, data, nearest: false, background: None, transparent: None }
+        Self { height, width, kind, data, palette: None, transparent: None }
     }
 
-    /// The same, in mode `P` or `1`.
-    pub(crate) fn nearest(self, background: Option<[u8; 3]>) -> Self {
-        Self { nearest: true, background, ..self }
+    /// The same, in mode `P`.
+    pub(crate) fn with_palette(self, colours: &[[u8; 3]]) -> Self {
+        Self { palette: Some(colours.to_vec()), ..self }
+    }
+
+    /// The same, in mode `1`: every number but 0 is white.
+    pub(crate) fn bilevel(self) -> Self {
+        let mut colours = vec![[255; 3]; 256];
+        colours[0] = [0; 3];
+        Self { palette: Some(colours), ..self }
+    }
+
+    /// The colour of a border of the number `fill`, which is an index in a palette, black beyond its end.
+    pub(crate) fn border(&self, fill: u8) -> [u8; 3] {
+        if let Some(colours) = &self.palette {
+            return colours.get(usize::from(fill)).copied().unwrap_or_default();
+        }
+        match self.kind {
+            Kind::Cmyk => cmyk_to_rgb([fill; 4]),
+            Kind::Grey | Kind::GreyAlpha | Kind::Rgb | Kind::Rgba | Kind::Grey16 => [fill; 3],
+        }
     }
 
     /// `Image.convert("RGB")`: alpha is dropped, 16-bit grey saturates. Grey stays one channel.

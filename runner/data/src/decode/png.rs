@@ -34,12 +34,13 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, String> {
     let (height, width) = (info.height as usize, info.width as usize);
     let picture = |kind, data| Picture::new(height, width, kind, data);
     let key = info.trns.as_deref().unwrap_or_default();
-    let sample = |i: usize| key.get(2 * i + 1).copied().filter(|_| key[2 * i] == 0);
+    // The library keeps one byte of each number, below 16 bits.
+    let sample = |i: usize| key.get(i).copied();
     Ok(match (info.color_type, info.bit_depth) {
         (ColorType::Grayscale, BitDepth::One) => {
             let grey = unpack(&data, 1, width).map(|bit| bit * 255).collect();
-            let transparent = (key.len() >= 2).then(|| [if key[..2] == [0, 0] { 0 } else { 255 }; 3]);
-            Picture { transparent, ..picture(Kind::Grey, grey).nearest(None) }
+            let transparent = sample(0).map(|value| [if value == 0 { 0 } else { 255 }; 3]);
+            Picture { transparent, ..picture(Kind::Grey, grey).bilevel() }
         }
         (ColorType::Grayscale, depth @ (BitDepth::Two | BitDepth::Four | BitDepth::Eight)) => {
             let bits = depth as u8;
@@ -69,7 +70,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, String> {
                 };
                 picture(Kind::Rgba, indices.flat_map(pixel).collect())
             };
-            picture.nearest(Some(colour(0)))
+            picture.with_palette(colours)
         }
         (ColorType::Rgb, BitDepth::Sixteen) => picture(Kind::Rgb, high_bytes(&data)),
         (ColorType::Rgb, _) => {

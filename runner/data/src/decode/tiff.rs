@@ -73,15 +73,13 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Option<Picture>, S
     }
     let bits = colour.bit_depth();
     let (third, colour) = (colours.len() / 3, |i: usize| colours.get(i).map_or(0, |value| (value >> 8) as u8));
-    let rgb = |index: u8| {
-        let index = usize::from(index);
-        if index < third { [colour(index), colour(third + index), colour(2 * third + index)] } else { [0; 3] }
-    };
+    let palette: Vec<[u8; 3]> = (0..third).map(|i| [colour(i), colour(third + i), colour(2 * third + i)]).collect();
+    let rgb = |index: u8| palette.get(usize::from(index)).copied().unwrap_or_default();
     let pixels: Vec<u8> = unpack(&data, bits, width).flat_map(rgb).collect();
     if pixels.len() != height * width * 3 {
         return Err("the picture ends early".to_owned());
     }
-    Ok(Some(Picture::new(height, width, Kind::Rgb, pixels).nearest(Some(rgb(0)))))
+    Ok(Some(Picture::new(height, width, Kind::Rgb, pixels).with_palette(&palette)))
 }
 
 /// Where the first directory has the interpretation, what it is, and whether numbers are little-endian. Classic TIFF only.

@@ -280,7 +280,7 @@ impl Preprocess {
             }
             ImageRef::Encoded { bytes, path } => {
                 let picture = open(bytes, path, &self.limits)?;
-                let plain = matches!(picture.kind, Kind::Grey | Kind::Rgb) && !picture.nearest;
+                let plain = matches!(picture.kind, Kind::Grey | Kind::Rgb) && picture.palette.is_none();
                 let pixels = match self.rgb {
                     RgbConversion::Last if !plain => return self.process_in_mode(picture, path, out),
                     RgbConversion::Last | RgbConversion::First => picture.into_rgb(),
@@ -305,7 +305,7 @@ impl Preprocess {
         let from = (picture.height, picture.width);
         let plan = self.plan(from, path, out.len())?;
         let Plan { resized, window, .. } = plan;
-        let filter = if picture.nearest { Filter::Nearest } else { self.filter };
+        let filter = if picture.palette.is_some() { Filter::Nearest } else { self.filter };
         // What Pillow resizes by nearest, or not at all, it does not multiply by alpha.
         let blended = filter != Filter::Nearest && from != resized;
         if blended {
@@ -322,8 +322,7 @@ impl Preprocess {
         if blended {
             cut.unpremultiply();
         }
-        let border = Picture::new(1, 1, kind, vec![self.fill; kind.bytes()]).into_rgb().data;
-        let border = picture.background.unwrap_or_else(|| [0, 1, 2].map(|c: usize| border[c.min(border.len() - 1)]));
+        let border = picture.border(self.fill);
         let pixels = cut.into_rgb();
         self.write(&pixels.data, pixels.channels, border, &plan, out);
         Ok(())
