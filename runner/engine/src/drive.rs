@@ -71,6 +71,9 @@ pub(crate) async fn drive(
     if watch.is_some() {
         let all: Vec<usize> = (0..runtime.graph.nodes.len()).collect();
         drive.check_bad(&all);
+        if let Some(error) = drive.trouble.take() {
+            return (End::Failed, Some(error));
+        }
     }
     loop {
         drive.react(watch).await;
