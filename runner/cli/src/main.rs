@@ -3,6 +3,7 @@
 mod app;
 mod args;
 mod cases;
+mod clip_benchmark;
 mod commands;
 mod config;
 mod explain;

@@ -18,6 +18,11 @@ pub trait Definition: Send + Sync + 'static {
     /// Name, shape and ports. The schema of the settings is filled in from their type.
     fn info(&self) -> KindInfo;
 
+    /// Replaces what settings name outside of the pipeline (a file) by its content, so that results are keyed by it.
+    fn resolve(&self, settings: Self::Settings) -> Result<Self::Settings, Problem> {
+        Ok(settings)
+    }
+
     /// Checks a use: says which columns it reads and what comes out, and what is wrong with it.
     fn bind(&self, settings: &Self::Settings, binding: &mut Binding<'_>);
 
@@ -47,6 +52,7 @@ impl<D: Definition> Kind for Defined<D> {
 
     fn bind(&self, settings: &Value, inputs: &BTreeMap<String, Input>) -> Result<Bound, Vec<Problem>> {
         let settings: D::Settings = runner_contract::settings(settings).map_err(|problem| vec![problem])?;
+        let settings = self.definition.resolve(settings).map_err(|problem| vec![problem])?;
         let mut binding = Binding::new(inputs);
         self.definition.bind(&settings, &mut binding);
         let complete =

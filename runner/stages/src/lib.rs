@@ -27,6 +27,8 @@ kinds! {
     score,
     metrics,
     retrieval,
+    prompt_gains,
+    duplicates,
     filter,
     split,
     rerank,

@@ -2,6 +2,7 @@
 
 mod candidates;
 mod classification;
+mod clip_score;
 mod examples;
 #[cfg(test)]
 mod parity;
@@ -21,6 +22,7 @@ use crate::{
     definition::{input, output},
 };
 use classification::Classifying;
+use clip_score::Fitting;
 
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -33,7 +35,7 @@ struct Settings {
     /// The column with the scores, one a class.
     #[serde(default = "scores")]
     scores: String,
-    /// How many of the worst mistakes the picture shows.
+    /// How many of the worst mistakes (of `clip_score`: of the lowest pairs) are shown.
     #[serde(default = "mistakes")]
     mistakes: usize,
     /// How often rows are drawn anew for the bootstrap's 95 % intervals (`top1.low`, `top1.high`); 0 for none.
@@ -75,6 +77,9 @@ enum Task {
     /// Top-1 and, from five classes on, top-5 accuracy; mean recall of the classes; the scores' softmax as probabilities: log-loss
     /// and expected calibration error (15 bins of equal width); recall by class; confusion matrix; the worst mistakes.
     Classification,
+    /// Of pictures and the texts that belong to them (`score` with `pair`): the mean `cosine`; `clip_s`, the mean of
+    /// 2.5·max(cosine, 0) (CLIPScore, Hessel et al. 2021); `clip_score`, 100 · the mean cosine, at least 0, as torchmetrics has it.
+    ClipScore,
 }
 
 struct Metrics;
@@ -93,7 +98,7 @@ impl Definition for Metrics {
             summary: "how good predictions are: numbers, a confusion matrix, the worst mistakes",
             shape: Shape::Fold,
             inputs: const { &[input("rows", PortKind::Rows, "rows with `scores` and the true `label`")] },
-            outputs: const { &[output("rows", "one row a class: `label`, `name`, `n`, `recall`, `precision`")] },
+            outputs: const { &[output("rows", "one row a class: `label`, `name`, `n`, `recall`, `precision`; of `clip_score` the lowest pairs: `cosine`")] },
             expensive: false,
             device: false,
             settings: Value::Null,
@@ -102,21 +107,29 @@ impl Definition for Metrics {
 
     fn bind(&self, settings: &Settings, binding: &mut Binding<'_>) {
         binding.column("rows", &settings.scores, "scores", |kind| *kind == ColumnType::Scores);
-        binding.column("rows", &settings.label, "label", |kind| *kind == ColumnType::Label);
+        if matches!(settings.task, Task::Classification) {
+            binding.column("rows", &settings.label, "label", |kind| *kind == ColumnType::Label);
+        }
         if settings.resamples > MOST_RESAMPLES {
             let message = format!("{} resamples, expected at most {MOST_RESAMPLES}", settings.resamples);
             binding.problem(Problem::setting("resamples", message));
         }
-        binding.gives("rows", classification::columns());
+        match settings.task {
+            Task::Classification => binding.gives("rows", classification::columns()),
+            Task::ClipScore => binding.gives("rows", clip_score::columns()),
+        }
     }
 
     fn open(&self, settings: Settings, inputs: &BTreeMap<String, Input>) -> Result<Stage, StageError> {
-        let image = match inputs.get("rows") {
-            Some(Input::Rows(schema)) => schema.matching(|kind| *kind == ColumnType::Image).next(),
+        let first = |kind: &ColumnType| match inputs.get("rows") {
+            Some(Input::Rows(schema)) => schema.matching(|other| other == kind).next().map(|column| column.name.clone()),
             _ => None,
         };
-        let image = image.map(|column| column.name.clone());
-        Ok(Stage::Fold(Box::new(Classifying { settings, image })))
+        let image = first(&ColumnType::Image);
+        Ok(Stage::Fold(match settings.task {
+            Task::Classification => Box::new(Classifying { settings, image }),
+            Task::ClipScore => Box::new(Fitting { settings, image, text: first(&ColumnType::Text) }),
+        }))
     }
 }
 

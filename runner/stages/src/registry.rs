@@ -135,6 +135,8 @@ mod tests {
                 "score",
                 "metrics",
                 "retrieval",
+                "prompt_gains",
+                "duplicates",
                 "filter",
                 "split",
                 "rerank",

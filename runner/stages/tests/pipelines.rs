@@ -116,3 +116,28 @@ async fn train_clip_trains_and_evaluates() {
     assert!(report.metrics.contains_key("digits_combinations[digits_said=told].top1"), "{:?}", report.metrics);
     assert!(files(&report).iter().any(|file| file.ends_with("loss.png")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retrieval_measures_recall_both_ways_and_the_fit_of_pairs() {
+    let (_folder, store) = store().await;
+    let report = run(&store, "retrieval", &[], 60).await;
+    for name in ["found.image_retrieval_recall@5", "found.text_retrieval_recall@5", "fit.clip_s", "fit.clip_s.low"] {
+        assert!(report.metrics.contains_key(name), "{name} is not among {:?}", report.metrics);
+    }
+    assert_eq!(report.metrics["fit.n"].value, 300.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compare_prompts_finds_the_same_ensemble_by_either_way() {
+    let (_folder, store) = store().await;
+    let report = run(&store, "compare_prompts", &[], 300).await;
+    assert_eq!(report.metrics["gains.top1"].value, report.metrics["metrics[words=set].top1"].value);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn near_duplicates_finds_what_leaked() {
+    let (_folder, store) = store().await;
+    let report = run(&store, "near_duplicates", &[], 100).await;
+    assert_eq!(report.metrics["leaked.share"].value, 1.0);
+    assert!(files(&report).iter().any(|file| file == "duplicates.png"));
+}

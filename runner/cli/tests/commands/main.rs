@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken set-up shall fail loudly")]
 
+mod evaluation;
 mod explain;
 mod models;
 mod places;

@@ -16,7 +16,7 @@ fn help_of_every_command() {
     let program = Program::new();
     check!("help", program.call(&["--help"]));
     let commands = [
-        "run", "plan", "test", "validate", "graph", "runs", "show", "logs", "cancel", "export", "classify", "kinds",
+        "run", "plan", "test", "validate", "graph", "runs", "show", "logs", "cancel", "export", "report", "classify", "kinds",
         "gc", "doctor", "man",
     ];
     for command in commands {
