@@ -121,14 +121,17 @@ impl Definition for Metrics {
     }
 
     fn open(&self, settings: Settings, inputs: &BTreeMap<String, Input>) -> Result<Stage, StageError> {
-        let first = |kind: &ColumnType| match inputs.get("rows") {
-            Some(Input::Rows(schema)) => schema.matching(|other| other == kind).next().map(|column| column.name.clone()),
+        let rows = match inputs.get("rows") {
+            Some(Input::Rows(schema)) => Some(schema),
             _ => None,
         };
-        let image = first(&ColumnType::Image);
+        let image = rows.and_then(|rows| rows.matching(|kind| *kind == ColumnType::Image).next());
+        let image = image.map(|column| column.name.clone());
+        let text = rows.and_then(|rows| rows.get("text")).filter(|column| column.kind == ColumnType::Text);
+        let text = text.map(|column| column.name.clone());
         Ok(Stage::Fold(match settings.task {
             Task::Classification => Box::new(Classifying { settings, image }),
-            Task::ClipScore => Box::new(Fitting { settings, image, text: first(&ColumnType::Text) }),
+            Task::ClipScore => Box::new(Fitting { settings, image, text }),
         }))
     }
 }

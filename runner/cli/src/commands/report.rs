@@ -87,7 +87,8 @@ async fn page(store: &Store, run: &Run, app: &App<'_>) -> Result<Page, Failure> 
 /// The pipeline's `description:`, if it stands on a line of its own.
 fn description(text: &str) -> Option<String> {
     let line = text.lines().find_map(|line| line.strip_prefix("description:"))?.trim();
-    let bare = line.trim_matches(['"', '\'']);
+    let quoted = |quote: char| line.strip_prefix(quote)?.strip_suffix(quote);
+    let bare = quoted('"').or_else(|| quoted('\'')).unwrap_or(line);
     (!bare.is_empty() && !bare.starts_with(['|', '>', '&', '*'])).then(|| bare.to_owned())
 }
 
