@@ -216,9 +216,9 @@ impl Classifier {
     }
 
     /// Computes some pictures at a time, and `last` of their features.
-    fn each<'a>(
+    fn each(
         &self,
-        pixels: &'a [f32],
+        pixels: &[f32],
         n: usize,
         threads: usize,
         last: impl Fn(&Dfdx<Cpu>, Features) -> Result<Features, ModelError>,

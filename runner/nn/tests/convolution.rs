@@ -249,7 +249,8 @@ fn the_mean_stands_before_each_sequence() {
 fn layers_that_do_not_fit_are_refused() {
     let backend = Dfdx::<Cpu>::inference(1).unwrap();
     let case = large(Kind::Convolution(4), 8, 3);
-    let message = |change: &dyn Fn(&mut Vec<Layer<Dfdx<Cpu>>>), size: Size| {
+    type Layers = Vec<Layer<Dfdx<Cpu>>>;
+    let message = |change: &dyn Fn(&mut Layers), size: Size| {
         let x = backend.tensor(3 * 64, 3, case.pictures()).unwrap();
         let mut layers = case.layers(&backend);
         change(&mut layers);

@@ -50,10 +50,12 @@ impl Definition for Classify {
                     input("model", PortKind::Model, "a classifier: a ResNet, an EfficientNet-Lite"),
                 ]
             },
-            outputs: const { &[output(
+            outputs: const {
+                &[output(
                     "rows",
                     "`scores`, the logit of each class; `prediction`, the largest, its `class` and its `confidence`, the softmax",
-                )] },
+                )]
+            },
             expensive: true,
             device: true,
             settings: Value::Null,

@@ -322,7 +322,9 @@ mod tests {
     fn set(prefix: &str, values: &[[f32; 2]]) -> Batch {
         let mut images = ImagesBuilder::new(ImageForm::Pixels);
         for _ in values {
-            images.push(ImageRef::Pixels { height: 2, width: 3, channels: 1, data: &[0, 50, 100, 150, 200, 250] }).unwrap();
+            images
+                .push(ImageRef::Pixels { height: 2, width: 3, channels: 1, data: &[0, 50, 100, 150, 200, 250] })
+                .unwrap();
         }
         Batch::new((0..values.len()).map(|i| format!("{prefix}{i}")).collect())
             .with("image", ColumnData::Images(images))

@@ -101,11 +101,7 @@ fn modality(model: &ModelInfo, kind: &ColumnType) -> Option<Modality> {
 }
 
 /// The column to encode: the one named, or the only one that fits, or of each sort the one with the usual name.
-pub(crate) fn choose(
-    column: Option<&str>,
-    schema: &Schema,
-    model: &ModelInfo,
-) -> Result<(String, Modality), Problem> {
+pub(crate) fn choose(column: Option<&str>, schema: &Schema, model: &ModelInfo) -> Result<(String, Modality), Problem> {
     if let Some(name) = column {
         let column = schema.get(name).ok_or_else(|| {
             Problem::setting("column", format!("no column `{name}`: the rows have {}", schema.names()))

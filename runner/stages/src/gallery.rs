@@ -224,6 +224,9 @@ mod tests {
         let found = problems("gallery", json!({"captions": ["clas"]}), &rows(&[("rows", &batch)]));
         assert!(found[0].starts_with("inputs.rows: no column `clas`"), "{found:?}");
         let three = json!({"captions": ["class", "class", "class"]});
-        assert_eq!(problems("gallery", three, &rows(&[("rows", &batch)])), ["with.captions: there is room for two lines"]);
+        assert_eq!(
+            problems("gallery", three, &rows(&[("rows", &batch)])),
+            ["with.captions: there is room for two lines"]
+        );
     }
 }

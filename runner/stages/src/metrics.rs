@@ -98,7 +98,12 @@ impl Definition for Metrics {
             summary: "how good predictions are: numbers, a confusion matrix, the worst mistakes",
             shape: Shape::Fold,
             inputs: const { &[input("rows", PortKind::Rows, "rows with `scores` and the true `label`")] },
-            outputs: const { &[output("rows", "one row a class: `label`, `name`, `n`, `recall`, `precision`; of `clip_score` the lowest pairs: `cosine`")] },
+            outputs: const {
+                &[output(
+                    "rows",
+                    "one row a class: `label`, `name`, `n`, `recall`, `precision`; of `clip_score` the lowest pairs: `cosine`",
+                )]
+            },
             expensive: false,
             device: false,
             settings: Value::Null,

@@ -279,10 +279,8 @@ impl Tally {
         if self.n > 0 {
             metrics.insert("top1".to_owned(), share(self.right));
         }
-        let file = File {
-            name: EVALUATION.to_owned(),
-            bytes: Evaluation::new(Vec::new(), Finding::Templates(found)).write(),
-        };
+        let file =
+            File { name: EVALUATION.to_owned(), bytes: Evaluation::new(Vec::new(), Finding::Templates(found)).write() };
         let rows = BTreeMap::from([("rows".to_owned(), rows)]);
         Ok(Outcome { rows, metrics, files: vec![file], ..Outcome::default() })
     }

@@ -16,8 +16,8 @@ fn help_of_every_command() {
     let program = Program::new();
     check!("help", program.call(&["--help"]));
     let commands = [
-        "run", "plan", "test", "validate", "graph", "runs", "show", "logs", "cancel", "export", "report", "classify", "kinds",
-        "gc", "doctor", "man",
+        "run", "plan", "test", "validate", "graph", "runs", "show", "logs", "cancel", "export", "report", "classify",
+        "kinds", "gc", "doctor", "man",
     ];
     for command in commands {
         let called = program.call(&[command, "-h"]);

@@ -281,7 +281,7 @@ impl Catalog {
 }
 
 /// Path and split of `path:split`, unless the whole is a path itself.
-fn split_of<'a>(reference: &'a str, exists: impl Fn(&str) -> bool) -> (&'a str, Option<&'a str>) {
+fn split_of(reference: &str, exists: impl Fn(&str) -> bool) -> (&str, Option<&str>) {
     match reference.rsplit_once(':') {
         Some((path, split)) if !path.is_empty() && is_split(split) && !exists(reference) => (path, Some(split)),
         _ => (reference, None),

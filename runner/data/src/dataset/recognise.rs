@@ -292,8 +292,7 @@ impl Request {
             (_, true) => "pictures in one folder, without labels".to_owned(),
             (_, false) => "pictures in a sub-folder for each class".to_owned(),
         };
-        let name =
-            if numbered && flat || hints.imagenet && numbered { "imagenet/val".to_owned() } else { self.name.clone() };
+        let name = if numbered && (flat || hints.imagenet) { "imagenet/val".to_owned() } else { self.name.clone() };
         let folder = Folder::open(&name, &self.place, listed, &hints, self.remembered.clone())?;
         if !flat && super::Table::about(&folder).classes.as_deref() == Some(imagenet::imagenet_classes()) {
             what = "ImageNet: pictures in a sub-folder for each synset, with curated class names".to_owned();

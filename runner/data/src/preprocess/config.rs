@@ -121,7 +121,10 @@ impl Config<'_> {
             },
         };
         let (resize, crop) = match resize {
-            Some(Size::ShortestEdge(edge)) if name.starts_with("ConvNext") => self.convnext(edge)?,
+            Some(Size::ShortestEdge(edge)) if name.starts_with("ConvNext") => {
+                let (resize, crop) = self.convnext(edge)?;
+                (Some(resize), crop)
+            }
             other => (other, crop),
         };
         if resize.is_none() && crop.is_none() {
@@ -183,9 +186,9 @@ impl Config<'_> {
     }
 
     /// `ConvNextImageProcessor`: below 384 a crop of `crop_pct`, from there on the whole picture, squeezed.
-    fn convnext(&self, edge: usize) -> Result<(Option<Size>, Option<(usize, usize)>), String> {
+    fn convnext(&self, edge: usize) -> Result<(Size, Option<(usize, usize)>), String> {
         if edge >= 384 {
-            return Ok((Some(Size::Exact { height: edge, width: edge }), None));
+            return Ok((Size::Exact { height: edge, width: edge }, None));
         }
         let share = match self.get("crop_pct") {
             None => 224.0 / 256.0,
@@ -194,7 +197,7 @@ impl Config<'_> {
                 .filter(|share| (0.05..=1.0).contains(share))
                 .ok_or_else(|| format!("`crop_pct` is {value}, expected a share of 0.05 to 1"))?,
         };
-        Ok((Some(Size::ShortestEdge((edge as f64 / share) as usize)), Some((edge, edge))))
+        Ok((Size::ShortestEdge((edge as f64 / share) as usize), Some((edge, edge))))
     }
 
     fn get(&self, key: &str) -> Option<&Value> {

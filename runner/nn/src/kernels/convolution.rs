@@ -121,6 +121,7 @@ fn finish_body<S: Simd>(s: S, x: &mut [f32], bias: &[f32], residual: &[f32], bou
 kernel! {
     /// Output pixels from `first` on: the sum over the window of `weight`, `[size · size, channels]`, times what is there,
     /// plus `bias`, cut to `bounds`.
+    #[expect(clippy::too_many_arguments, reason = "one argument for each operand")]
     pub(crate) fn depthwise(
         sweep: Sweep,
         pictures: &[f32],
@@ -133,6 +134,7 @@ kernel! {
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one argument for each operand")]
 fn depthwise_body<S: Simd>(
     s: S,
     sweep: Sweep,

@@ -129,8 +129,7 @@ impl Fitting {
     /// The pairs with their pictures and texts.
     fn pairs(&self, lowest: &[(f32, String)], access: &dyn Access) -> Result<Vec<Pair>, StageError> {
         let ids: Vec<_> = lowest.iter().map(|(_, id)| id.clone()).collect();
-        let needs: Vec<_> =
-            self.image.iter().map(Need::pixels).chain(self.text.iter().map(Need::column)).collect();
+        let needs: Vec<_> = self.image.iter().map(Need::pixels).chain(self.text.iter().map(Need::column)).collect();
         let (mut images, mut texts) = (BTreeMap::new(), BTreeMap::new());
         let rows = if needs.is_empty() || ids.is_empty() {
             Batch::new(Vec::new())

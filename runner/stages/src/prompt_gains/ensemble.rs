@@ -116,7 +116,11 @@ impl Ensemble {
         let mean = |row: usize| &means[row * c..][..c];
         let judge = |row: usize, score: &dyn Fn(usize) -> f32, best: f32, truth: usize, which: Which| {
             let own = score(truth);
-            if (own - best).abs() > CLOSE { own > best } else { self.decide(vector(row), truth, own.max(best), score, which) }
+            if (own - best).abs() > CLOSE {
+                own > best
+            } else {
+                self.decide(vector(row), truth, own.max(best), score, which)
+            }
         };
         let all = (0..n).map(|row| {
             let Some(truth) = truths[row] else { return false };
@@ -277,8 +281,8 @@ mod tests {
             .collect();
         for threads in [1, 2] {
             let judged = ensemble.judge(&vectors, &labels, threads).unwrap();
-            for row in 0..n {
-                let right = |which: &[usize]| labels[row] == winner(row, which) as i64 + 10;
+            for (row, &label) in labels.iter().enumerate() {
+                let right = |which: &[usize]| label == winner(row, which) as i64 + 10;
                 assert_eq!(judged.all[row], right(&everything), "{row}");
                 for t in 0..templates {
                     let others: Vec<usize> = everything.iter().copied().filter(|&other| other != t).collect();

@@ -181,10 +181,11 @@ fn no_classes(file: &str) -> DataError {
     )
 }
 
+/// What `read` gives for a file of the development kit: its content, if it is there.
+type Content = Result<Option<Vec<u8>>, DataError>;
+
 /// The label of each id of the development kit.
-fn text_of_classes(
-    read: &dyn Fn(&str) -> Result<Option<Vec<u8>>, DataError>,
-) -> Result<Option<HashMap<usize, usize>>, DataError> {
+fn text_of_classes(read: &dyn Fn(&str) -> Content) -> Result<Option<HashMap<usize, usize>>, DataError> {
     let pairs: Vec<(usize, String)> = if let Some(bytes) = read(META)? {
         matlab::synsets(&bytes).map_err(|message| DataError::format(META, message))?
     } else if let Some(bytes) = read(MAP)? {
@@ -201,7 +202,7 @@ fn text_of_classes(
     Ok(Some(pairs.into_iter().filter_map(|(id, synset)| Some((id, label_of(&synset)?))).collect()))
 }
 
-fn text_bytes(place: &Place) -> Result<Option<Vec<u8>>, DataError> {
+fn text_bytes(place: &Place) -> Content {
     if place.file()?.is_none() {
         return Ok(None);
     }

@@ -61,6 +61,9 @@ impl Part {
     }
 }
 
+/// A member of a sample: what it is, where it lies, and its content where that is wanted.
+type Piece = (Part, Member, Vec<u8>);
+
 /// Members of one name.
 #[derive(Debug)]
 pub(super) struct Sample {
@@ -68,7 +71,7 @@ pub(super) struct Sample {
     /// Where its first member begins.
     pub(super) start: u64,
     /// Each part: the member's name, its size, and its content where that is wanted.
-    pub(super) parts: Vec<(Part, Member, Vec<u8>)>,
+    pub(super) parts: Vec<Piece>,
 }
 
 impl Sample {
@@ -88,7 +91,7 @@ pub(super) struct Samples {
     from: From,
     wanted: BTreeSet<Part>,
     /// The first member of the next sample, read already.
-    pending: Option<(String, Part, Member, Vec<u8>)>,
+    pending: Option<(String, Piece)>,
     /// Keys so far: one that comes back is split, or stands twice.
     seen: BTreeSet<String>,
     ended: bool,
@@ -117,13 +120,13 @@ impl Samples {
                 Sample { key, start, parts: parts.into_iter().map(part).collect() }
             }));
         }
-        let Some((key, part, member, content)) = (match self.pending.take() {
+        let Some((key, first)) = (match self.pending.take() {
             Some(first) => Some(first),
             None => self.member()?,
         }) else {
             return Ok(None);
         };
-        let start = member.start;
+        let start = first.1.start;
         if self.seen.len() >= MOST_SAMPLES {
             return Err(self.wrong_at(start, format!("more than {MOST_SAMPLES} samples in one tar")));
         }
@@ -133,13 +136,14 @@ impl Samples {
             );
             return Err(self.wrong_at(start, message));
         }
-        let mut sample = Sample { key, start, parts: vec![(part, member, content)] };
-        while let Some((key, part, member, content)) = self.member()? {
+        let mut sample = Sample { key, start, parts: vec![first] };
+        while let Some((key, piece)) = self.member()? {
             if key != sample.key {
-                self.pending = Some((key, part, member, content));
+                self.pending = Some((key, piece));
                 break;
             }
-            if let Some((other, _)) = sample.get(part) {
+            let (part, member, _) = &piece;
+            if let Some((other, _)) = sample.get(*part) {
                 let message = format!(
                     "sample `{key}` has two members for its {}: {} and {}",
                     part.name(),
@@ -148,13 +152,13 @@ impl Samples {
                 );
                 return Err(self.wrong_at(member.start, message));
             }
-            sample.parts.push((part, member, content));
+            sample.parts.push(piece);
         }
         Ok(Some(sample))
     }
 
-    /// The next member that means something here: its key, what it is, and its content where it is wanted.
-    fn member(&mut self) -> Result<Option<(String, Part, Member, Vec<u8>)>, DataError> {
+    /// The next member that means something here, with its sample's key.
+    fn member(&mut self) -> Result<Option<(String, Piece)>, DataError> {
         while !self.ended {
             let From::Archive(members) = &mut self.from else { break };
             let Some(member) = members.next()? else {
@@ -168,7 +172,7 @@ impl Samples {
                 true => members.read(&member, part.most())?,
                 false => Vec::new(),
             };
-            return Ok(Some((key, part, member, content)));
+            return Ok(Some((key, (part, member, content))));
         }
         Ok(None)
     }
