@@ -96,9 +96,11 @@ pub(crate) fn mistake(error: &ScanError, text: &str) -> Mistake {
         let close = if open == '{' { '}' } else { ']' };
         let opened = Span::of(from, from + 1);
         // `[${{ x }}]`: the innermost brackets are those of the expression.
-        let inner: String = text.chars().skip(from.saturating_sub(2)).take(3).collect();
-        if inner == "${{" || inner.ends_with("${") {
-            let start = from - if inner == "${{" { 2 } else { 1 };
+        let preceded = |back: usize, words: &str| {
+            let start = from.checked_sub(back)?;
+            text.chars().skip(start).take(words.len()).eq(words.chars()).then_some(start)
+        };
+        if let Some(start) = preceded(2, "${{").or_else(|| preceded(1, "${")) {
             let mistake = Mistake::at(Span::of(start, start + 3), "an expression inside brackets stands in quotes");
             return mistake.hint("write `\"${{ … }}\"`");
         }

@@ -123,6 +123,13 @@ fn a_byte_less_never_panics() {
 }
 
 #[test]
+fn brackets_and_dollars_at_the_very_start_never_panic() {
+    for text in ["[${{]:\0 b!! *0]\n", "${{", "{{", "${", "[${", "a: [${{ x }}", "{", "$"] {
+        let _ = judge(text.as_bytes(), &[]);
+    }
+}
+
+#[test]
 fn the_order_of_mistakes_is_that_of_the_file() {
     let text = "version: 2\nname: a b\nstages:\n  data: {uses: nothing}\n  more: {uses: dataset, keep: 1}\n";
     let all = judge(text.as_bytes(), &[]).unwrap_err();
