@@ -77,14 +77,7 @@ impl Summary {
             RunStatus::Succeeded => Vec::new(),
             _ => tail(store, &self.run.id).await?,
         };
-        let mut bad = Vec::new();
-        for stage in self.stages.iter().filter(|stage| stage.bad > 0) {
-            if let Some(manifest) = &stage.manifest {
-                // They may have been collected since; the number of them stays.
-                let rows = runner_engine::bad_rows(store, manifest).await.unwrap_or_default();
-                bad.extend((!rows.is_empty()).then(|| (stage.name.clone(), rows)));
-            }
-        }
+        let bad = unusable(store, &self.stages).await;
         self.more = Some(More { tasks, log, bad });
         Ok(self)
     }
@@ -340,6 +333,19 @@ impl Summary {
         let rows = |it: &&StageRecord| !["metrics", "train"].contains(&it.kind.as_str());
         self.stages.iter().filter(ended).filter(rows).max_by_key(|it| it.rows).map(|it| it.name.as_str())
     }
+}
+
+/// The rows that stages could not use, as far as they are listed, by stage.
+pub(crate) async fn unusable(store: &Store, stages: &[StageRecord]) -> Vec<(String, Vec<BadRow>)> {
+    let mut all = Vec::new();
+    for stage in stages.iter().filter(|stage| stage.bad > 0) {
+        if let Some(manifest) = &stage.manifest {
+            // They may have been collected since; the number of them stays.
+            let rows = runner_engine::bad_rows(store, manifest).await.unwrap_or_default();
+            all.extend((!rows.is_empty()).then(|| (stage.name.clone(), rows)));
+        }
+    }
+    all
 }
 
 /// The rows that could not be used.

@@ -18,7 +18,7 @@ use crate::{
     failure::Failure,
     output::{number, size, span},
     repeat,
-    summary::{duration, moment},
+    summary::{self, duration, moment},
 };
 
 #[derive(clap::Args, Debug)]
@@ -55,6 +55,11 @@ async fn page(store: &Store, run: &Run, app: &App<'_>) -> Result<Page, Failure> 
     let gates = records.gates(&run.id).await?;
     let metrics = records.metrics(&run.id).await?;
     let stages = records.stages(&run.id).await?;
+    let unusable = summary::unusable(store, &stages).await.into_iter();
+    let bad = unusable.flat_map(|(stage, rows)| {
+        rows.into_iter().map(move |row| BadRow { stage: stage.clone(), id: row.id, reason: row.reason })
+    });
+    let bad = bad.collect();
     let metric = |it: runner_store::Metric| Metric { name: it.name, value: it.value, n: it.n, bad: it.n_bad };
     let stage = |it: runner_store::StageRecord| Stage {
         name: it.name,
@@ -76,7 +81,7 @@ async fn page(store: &Store, run: &Run, app: &App<'_>) -> Result<Page, Failure> 
         evaluations: evaluations(store, run, app).await?,
         metrics: metrics.into_iter().map(metric).collect(),
         stages: stages.into_iter().map(stage).collect(),
-        bad: bad_rows(store, run).await?,
+        bad,
         params: params(run),
         environment: explain::facts(run),
         repeat: repeat::script(run),
@@ -115,10 +120,6 @@ async fn evaluations(store: &Store, run: &Run, app: &App<'_>) -> Result<Vec<(Str
         }
     }
     Ok(all)
-}
-
-async fn bad_rows(_store: &Store, _run: &Run) -> Result<Vec<BadRow>, Failure> {
-    Ok(Vec::new())
 }
 
 fn params(run: &Run) -> Vec<(String, String)> {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::program::Program;
+use crate::program::{Program, repository};
 
 /// Six scores a row; one of the rows is wrong, and names are hostile.
 const PIPELINE: &str = r#"
@@ -76,4 +76,19 @@ fn metrics_are_written_as_clip_benchmark_does() {
     let nothing = program.call(&["export", "latest", "data", "--format", "clip-benchmark"]);
     assert_eq!(nothing.code, 2, "{}", nothing.all());
     assert!(nothing.stderr.contains("measured nothing in `data`"), "{}", nothing.stderr);
+}
+
+#[test]
+fn a_report_names_the_pictures_that_could_not_be_used() {
+    let program = Program::new();
+    fs::create_dir_all(program.path("pictures/a")).unwrap();
+    let photograph = repository().join("pipelines/photographs/china.jpg");
+    fs::copy(photograph, program.path("pictures/a/china.jpg")).unwrap();
+    program.file("pictures/a/broken.png", "no picture");
+    let text = "version: 1\nname: p\nstages:\n  data: {uses: dataset, with: {source: pictures}}\n  image:\n    uses: encode\n    \
+                inputs: {rows: data, model: 'builtin:mini-clip'}\n    keep: true\n";
+    program.file("p.yaml", text);
+    program.json(&["run", "p.yaml"], 0);
+    let page = program.call(&["report", "latest", "-o", "-"]).stdout;
+    assert!(page.contains("pictures/a/broken.png") && page.contains("cannot decode the image"), "{page}");
 }
