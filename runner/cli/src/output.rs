@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use runner_report::grouped as count;
 use runner_spec::Diagnostic;
 
 use crate::{
@@ -170,19 +171,6 @@ pub(crate) fn table(columns: &[(&str, bool)], rows: &[Vec<String>], paint: Paint
     for row in rows {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
         text.push('\n');
-    }
-    text
-}
-
-/// `12,345`
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
     }
     text
 }

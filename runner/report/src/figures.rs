@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     Bin, Class,
-    html::{count, escaped, short},
+    html::{escaped, grouped, short},
 };
 
 /// Up to so many classes a confusion matrix has names and numbers.
@@ -50,7 +50,7 @@ fn cells(classes: &[Class], counts: &[(usize, usize, u64)]) -> String {
         let (x, y) = (label + column as f64 * cell, row as f64 * cell);
         let (kind, opacity) = if row == column { ("hit", share) } else { ("miss", 0.12 + 0.88 * share.sqrt()) };
         let predicted = classes.get(column).map(|class| escaped(&class.name)).unwrap_or_default();
-        let title = format!("{} taken for {predicted}: {}", escaped(&class.name), count(times));
+        let title = format!("{} taken for {predicted}: {}", escaped(&class.name), grouped(times));
         let inner = cell - 2.0;
         let _ = write!(
             out,
@@ -179,8 +179,8 @@ pub(crate) fn reliability(bins: &[Bin]) -> String {
             out,
             "<g><title>confidence {:.3}, {} of {} right</title>",
             bin.confidence,
-            count(bin.right),
-            count(bin.n)
+            grouped(bin.right),
+            grouped(bin.n)
         );
         for (class, from, to) in [("hit", 0.0, accuracy), ("gap", low, high)] {
             let _ = write!(

@@ -41,7 +41,7 @@ pub(crate) fn picture(base64: &str, about: &str) -> String {
 }
 
 /// A whole number with groups of three: `10,000`.
-pub(crate) fn count(n: u64) -> String {
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -62,7 +62,7 @@ pub(crate) fn value(name: &str, value: f64) -> String {
         value if share => format!("{:.2} %", 100.0 * value),
         value if value.fract() == 0.0 && value.abs() < 1e15 => {
             let sign = if value < 0.0 { "−" } else { "" };
-            format!("{sign}{}", count(value.abs() as u64))
+            format!("{sign}{}", grouped(value.abs() as u64))
         }
         value => format!("{value:.4}"),
     }
@@ -104,5 +104,10 @@ mod tests {
         let found = found.map(|(name, number)| value(name, number));
         assert_eq!(found, ["97.13 %", "50.00 %", "0.1235", "12,345", "-0.5000"]);
         assert_eq!(value("n", f64::NAN), "NaN");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -13,4 +13,5 @@ pub use evaluation::{
     Bin, Class, Classification, EVALUATION, Estimate, Evaluation, Finding, Mistake, Pair, Pairs, Retrieval, Template,
     Templates, Unreadable,
 };
+pub use html::grouped;
 pub use page::{BadRow, Metric, Page, Stage};

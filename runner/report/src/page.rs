@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     Estimate, Evaluation,
-    html::{count, escaped, short, table, value},
+    html::{escaped, grouped, short, table, value},
     sections::{interval, section},
 };
 
@@ -163,7 +163,7 @@ impl Page {
                     format!("{}{}", value(&estimate.name, estimate.value), range.unwrap_or_default())
                 };
                 let n = evaluation.estimates.iter().map(|estimate| estimate.n).max().unwrap_or(0);
-                let mut row = vec![short(stage, 80), count(n)];
+                let mut row = vec![short(stage, 80), grouped(n)];
                 row.extend(evaluation.estimates.iter().map(cell));
                 row
             });
@@ -186,7 +186,7 @@ impl Page {
                 let range = range(&it.name)
                     .map(|(low, high)| format!("{} – {}", value(&it.name, low), value(&it.name, high)))
                     .unwrap_or_default();
-                let optional = |n: Option<u64>| n.map(count).unwrap_or_default();
+                let optional = |n: Option<u64>| n.map(grouped).unwrap_or_default();
                 vec![escaped(&it.name), value(&it.name, it.value), range, optional(it.n), optional(it.bad)]
             })
             .collect();
@@ -203,13 +203,13 @@ impl Page {
         if total == 0 && self.bad.is_empty() {
             return String::new();
         }
-        let mut out = format!("<section><h2>Rows left out</h2><p>{} could not be used.</p>", count(total));
+        let mut out = format!("<section><h2>Rows left out</h2><p>{} could not be used.</p>", grouped(total));
         if !self.bad.is_empty() {
             let row = |bad: &BadRow| vec![escaped(&bad.stage), escaped(&bad.id), escaped(&bad.reason)];
             out.push_str(&table(&["stage", "row", "why"], self.bad.iter().take(BAD_ROWS).map(row)));
             let more = self.bad.len().saturating_sub(BAD_ROWS);
             if more > 0 {
-                let _ = write!(out, "<p class=\"note\">and {} more</p>", count(more as u64));
+                let _ = write!(out, "<p class=\"note\">and {} more</p>", grouped(more as u64));
             }
         }
         out.push_str("</section>");
@@ -233,7 +233,7 @@ impl Page {
             let _ = write!(out, "<h3>Environment</h3>{}", facts(&self.environment));
         }
         if !self.stages.is_empty() {
-            let some = |n: u64| if n > 0 { count(n) } else { String::new() };
+            let some = |n: u64| if n > 0 { grouped(n) } else { String::new() };
             let row = |it: &Stage| {
                 let texts = [&it.name, &it.kind, &it.status].map(|text| escaped(text));
                 let mut row = texts.to_vec();

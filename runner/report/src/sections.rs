@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     Class, Classification, Estimate, Evaluation, Finding, Pairs, Retrieval, Templates, figures,
-    html::{count, escaped, picture, short, table, value},
+    html::{escaped, grouped, picture, short, table, value},
 };
 
 /// Confused classes that are listed.
@@ -45,7 +45,7 @@ fn cards(estimates: &[Estimate]) -> String {
             escaped(&estimate.name),
             value(&estimate.name, estimate.value)
         );
-        let n = format!("n = {}", count(estimate.n));
+        let n = format!("n = {}", grouped(estimate.n));
         let words = interval(estimate).map_or_else(|| n.clone(), |interval| format!("{interval}, {n}"));
         let _ = write!(out, "<div class=\"interval\">{words}</div>");
         if value(&estimate.name, 0.5).ends_with('%') || estimate.name == "ece" {
@@ -95,7 +95,7 @@ fn confused(found: &Classification) -> String {
     let name = |place: usize| found.classes.get(place).map(|class| short(&class.name, 60)).unwrap_or_default();
     let rows = pairs.into_iter().take(CONFUSED).map(|&(truth, predicted, times)| {
         let n = found.classes.get(truth).map_or(0, |class| class.n).max(1);
-        vec![name(truth), name(predicted), count(times), format!("{:.1} %", 100.0 * times as f64 / n as f64)]
+        vec![name(truth), name(predicted), grouped(times), format!("{:.1} %", 100.0 * times as f64 / n as f64)]
     });
     format!("<h3>Most confused</h3>{}", table(&["true", "predicted", "#rows", "#of the class"], rows))
 }
@@ -112,7 +112,7 @@ fn by_class(classes: &[Class]) -> String {
                 figures::bar(recall(class)),
                 format!("{:.1} %", 100.0 * recall(class)),
                 format!("{:.1} %", 100.0 * precision),
-                count(class.n),
+                grouped(class.n),
             ]
         };
         table(&["class", "", "#recall", "#precision", "#rows"], classes.iter().map(row))
@@ -124,7 +124,7 @@ fn by_class(classes: &[Class]) -> String {
     format!(
         "<h3>Hardest classes</h3>{}<details><summary>the other {}</summary>{}</details>",
         rows(hardest),
-        count(others.len() as u64),
+        grouped(others.len() as u64),
         rows(others)
     )
 }
@@ -132,13 +132,13 @@ fn by_class(classes: &[Class]) -> String {
 fn retrieval(found: &Retrieval) -> String {
     let rows = found.k.iter().zip(found.image_recall.iter().zip(&found.text_recall)).map(|(k, (image, text))| {
         let share = |share: f64| format!("{:.2} %", 100.0 * share);
-        vec![count(*k as u64), figures::bar(*image), share(*image), figures::bar(*text), share(*text)]
+        vec![grouped(*k as u64), figures::bar(*image), share(*image), figures::bar(*text), share(*text)]
     });
     format!(
         "<h3>Recall among the first k</h3>{}<p class=\"note\">{} pictures, {} captions. A caption finds its picture; a picture finds one of its captions.</p>",
         table(&["#k", "pictures by captions", "#", "captions by pictures", "#"], rows),
-        count(found.images),
-        count(found.captions)
+        grouped(found.images),
+        grouped(found.captions)
     )
 }
 
@@ -154,8 +154,8 @@ fn templates(found: &Templates) -> String {
                 format!("{:.2} %", 100.0 * template.alone),
                 figures::lean(gain(template), most),
                 format!("{:+.3}", 100.0 * gain(template)),
-                count(template.helped),
-                count(template.hurt),
+                grouped(template.helped),
+                grouped(template.hurt),
             ]
         };
         table(&["template", "#alone", "gain", "#points", "#helped", "#hurt"], templates.iter().map(row))
@@ -171,7 +171,7 @@ fn templates(found: &Templates) -> String {
         "<p class=\"note\">Alone: top-1 with this template only. Gain: top-1 with all templates ({:.2} %) minus top-1 without this one, on {} \
          rows; helped and hurt count the rows that it makes right or wrong.</p>",
         100.0 * found.ensemble,
-        count(found.n)
+        grouped(found.n)
     );
     out
 }
@@ -201,6 +201,6 @@ fn pairs(found: &Pairs) -> String {
             |pair: &crate::Pair| vec![short(&pair.first, 80), short(&pair.second, 160), format!("{:.4}", pair.cosine)];
         out.push_str(&table(&["", "", "#cosine"], found.pairs.iter().map(row)));
     }
-    let _ = write!(out, "<p class=\"note\">{} of {} shown.</p>", count(found.pairs.len() as u64), count(found.n));
+    let _ = write!(out, "<p class=\"note\">{} of {} shown.</p>", grouped(found.pairs.len() as u64), grouped(found.n));
     out
 }

@@ -6,6 +6,7 @@ mod grid;
 mod reliability;
 mod thumbnail;
 
+pub(crate) use runner_report::grouped;
 use std::sync::Once;
 
 use plotters::{
@@ -128,19 +129,6 @@ fn mix(from: RGBColor, to: RGBColor, t: f64) -> RGBColor {
     RGBColor(channel(from.0, to.0), channel(from.1, to.1), channel(from.2, to.2))
 }
 
-/// A number with thin groups of three: `10,000`.
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// A text as a cell of a CSV table, quoted where it must be (RFC 4180).
 pub(crate) fn csv_cell(text: &str) -> std::borrow::Cow<'_, str> {
     if text.contains([',', '"', '\n', '\r']) {
@@ -160,10 +148,5 @@ mod tests {
         assert_eq!(fitted("cat", 14, 200), "cat");
         let cut = fitted("a very long class name indeed", 14, 80);
         assert!(cut.ends_with('…') && text_width(&cut, 14) <= 80, "{cut}");
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }
