@@ -63,6 +63,12 @@ pub struct Attention {
     pub causal: bool,
 }
 
+/// A parameter, which knows its shape.
+pub trait Shaped {
+    /// `(rows, width)`; of the matrix of a linear map `(outputs, inputs)`.
+    fn shape(&self) -> (usize, usize);
+}
+
 /// A linear map `x ↦ x·Wᵀ + b`.
 pub struct Linear<B: Backend> {
     /// `[outputs, inputs]`.
@@ -120,9 +126,9 @@ pub trait Backend: Sized {
     /// An activation; cloning shares the values.
     type Tensor: Clone;
     /// The matrix of a linear map, prepared as the backend likes it.
-    type Weight: Clone + Send + Sync;
+    type Weight: Shaped + Clone + Send + Sync;
     /// Any other parameter: a bias, a gain, an embedding table, a scalar.
-    type Param: Clone + Send + Sync;
+    type Param: Shaped + Clone + Send + Sync;
 
     /// Takes the matrix of a linear map, `[outputs, inputs]`; `name` as in the checkpoint.
     ///

@@ -11,6 +11,7 @@ mod isa;
 mod kernels;
 pub mod optim;
 mod pool;
+mod shapes;
 mod similarity;
 mod stack;
 
@@ -19,7 +20,7 @@ pub use autograd::Cuda;
 pub use autograd::{
     Cpu, Dfdx, Host, Matrix, Operations, Parameter, ParameterInfo, Record, Recorded, Session, Step, Stock, Unrecorded,
 };
-pub use backend::{Activation, Attention, Backend, Block, Epilogue, LayerNorm, Linear, Patches};
+pub use backend::{Activation, Attention, Backend, Block, Epilogue, LayerNorm, Linear, Patches, Shaped};
 pub use convolution::{Layer, Operation, Size, Window, channels_last};
 pub use error::Error;
 pub use isa::{Isa, instruction_set};

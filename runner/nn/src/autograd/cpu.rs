@@ -10,7 +10,7 @@ use super::{
     operations::{matrix, shape},
 };
 use crate::{
-    Activation, Attention, Backend, Block, Error, Layer, Size, kernels,
+    Activation, Attention, Backend, Block, Error, Layer, Shaped, Size, kernels,
     kernels::{Heads, View},
     pool::{Buffer, Workers},
     stack::{linear, linear_gradients},

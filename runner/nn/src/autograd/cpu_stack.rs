@@ -10,7 +10,7 @@ use super::{
     operations::shape,
 };
 use crate::{
-    Activation, Attention, Backend, Block, Error, kernels,
+    Activation, Attention, Backend, Block, Error, Shaped, kernels,
     stack::{self, BlockSlices, Parts, Stack},
 };
 

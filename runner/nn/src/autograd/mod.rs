@@ -16,7 +16,8 @@ pub use session::{ParameterInfo, Recorded, Session, Step};
 pub use stock::Stock;
 
 use crate::{
-    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Operation, Patches, Size, error::check,
+    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Patches, Size, backend::Shaped,
+    error::check, shapes,
 };
 
 /// The same models on a GPU, by dfdx's stock operations.
@@ -49,21 +50,16 @@ impl<O: Operations> Clone for Parameter<O> {
     }
 }
 
-impl<O: Operations> Parameter<O> {
-    /// `(rows, width)`.
-    pub fn shape(&self) -> (usize, usize) {
+impl<O: Operations> Shaped for Parameter<O> {
+    fn shape(&self) -> (usize, usize) {
         (self.rows, self.width)
     }
+}
 
+impl<O: Operations> Parameter<O> {
     /// The device's form of it.
     pub fn storage(&self) -> &Arc<O::Storage> {
         &self.storage
-    }
-
-    /// Fails unless this is one row of `width`.
-    fn check_row(&self, operation: &'static str, width: usize) -> Result<(), Error> {
-        check(operation, "rows of a parameter", self.rows, 1)?;
-        check(operation, "width of a parameter", self.width, width)
     }
 }
 
@@ -110,14 +106,6 @@ pub(crate) fn failed(error: impl Display) -> Error {
     Error::Device(error.to_string())
 }
 
-/// Every index must be below `rows`.
-fn check_indices(operation: &'static str, indices: &[u32], rows: usize) -> Result<(), Error> {
-    match indices.iter().find(|index| **index as usize >= rows) {
-        Some(index) => Err(Error::Index { operation, index: *index as usize, rows }),
-        None => Ok(()),
-    }
-}
-
 impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
     type Tensor = Matrix<O::Device>;
     type Weight = Parameter<O>;
@@ -159,28 +147,18 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
         weight: &Parameter<O>,
         epilogue: Epilogue<'_, Self>,
     ) -> Result<Self::Tensor, Error> {
-        let (rows, inputs) = self.shape(x);
-        check("linear", "width of the input", inputs, weight.width)?;
-        if let Some(bias) = epilogue.bias {
-            bias.check_row("linear", weight.rows)?;
-        }
-        if let Some(residual) = epilogue.residual {
-            check("linear", "rows of the residual", self.shape(residual).0, rows)?;
-            check("linear", "width of the residual", self.shape(residual).1, weight.rows)?;
-        }
+        shapes::linear(self.shape(x), weight, &epilogue, self)?;
         let Epilogue { bias, activation, residual } = epilogue;
         self.record.with(|tape| self.operations.linear(tape, x, weight, bias, activation, residual))
     }
 
     fn layer_norm(&self, x: &Self::Tensor, norm: &LayerNorm<Self>) -> Result<Self::Tensor, Error> {
-        let (_, width) = self.shape(x);
-        norm.gain.check_row("layer norm", width)?;
-        norm.bias.check_row("layer norm", width)?;
+        shapes::layer_norm("layer norm", self.shape(x).1, norm)?;
         self.record.with(|tape| self.operations.layer_norm(tape, x, &norm.gain, &norm.bias, norm.eps))
     }
 
     fn embed(&self, table: &Parameter<O>, ids: &[u32]) -> Result<Self::Tensor, Error> {
-        check_indices("embedding", ids, table.rows)?;
+        shapes::indices("embedding", ids, table.rows)?;
         self.record.with(|tape| self.operations.embed(tape, table, ids))
     }
 
@@ -191,15 +169,7 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
         weight: &Parameter<O>,
         bias: Option<&Parameter<O>>,
     ) -> Result<Self::Tensor, Error> {
-        let remainder = |side: usize| side.checked_rem(patches.size).unwrap_or(1);
-        check("patch embedding", "remainder of the height by the patch size", remainder(patches.height), 0)?;
-        check("patch embedding", "remainder of the width by the patch size", remainder(patches.width), 0)?;
-        check("patch embedding", "inputs of the weight", weight.width, patches.patch_len())?;
-        let remainder = pixels.len().checked_rem(patches.image_len()).unwrap_or(1);
-        check("patch embedding", "remainder of the pixels by the image size", remainder, 0)?;
-        if let Some(bias) = bias {
-            bias.check_row("patch embedding", weight.rows)?;
-        }
+        shapes::patch_embed::<Self>(pixels, patches, weight, bias)?;
         let mut rows = vec![0.0; pixels.len()];
         crate::kernels::patch_rows(pixels, patches, &mut rows);
         let rows = self.tensor(pixels.len() / patches.patch_len(), patches.patch_len(), rows)?;
@@ -213,28 +183,17 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
         class: Option<&Parameter<O>>,
         positions: &Parameter<O>,
     ) -> Result<Self::Tensor, Error> {
-        let (rows, width) = self.shape(x);
-        check("positions", "remainder of rows by sequences", rows.checked_rem(sequences).unwrap_or(rows), 0)?;
-        check("positions", "width of the positions", positions.width, width)?;
-        if let Some(class) = class {
-            class.check_row("positions", width)?;
-        }
-        let tokens = rows.checked_div(sequences).unwrap_or(0) + usize::from(class.is_some());
-        if tokens > positions.rows {
-            return Err(Error::Index { operation: "positions", index: tokens - 1, rows: positions.rows });
-        }
+        shapes::add_positions(self.shape(x), sequences, class, positions)?;
         self.record.with(|tape| self.operations.add_positions(tape, x, sequences, class, positions))
     }
 
     fn attention(&self, qkv: &Self::Tensor, attention: Attention) -> Result<Self::Tensor, Error> {
-        let (rows, width) = self.shape(qkv);
-        check("attention", "remainder of the width by 3", width % 3, 0)?;
-        attention.head_width(rows, width / 3)?;
+        shapes::attention(self.shape(qkv), attention)?;
         self.record.with(|tape| self.operations.attention(tape, qkv, attention))
     }
 
     fn rows(&self, x: &Self::Tensor, rows: &[u32]) -> Result<Self::Tensor, Error> {
-        check_indices("rows", rows, self.shape(x).0)?;
+        shapes::indices("rows", rows, self.shape(x).0)?;
         self.record.with(|tape| self.operations.rows(tape, x, rows))
     }
 
@@ -249,27 +208,17 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
         log_scale: &Parameter<O>,
         true_pairs: Option<&[bool]>,
     ) -> Result<Self::Tensor, Error> {
-        let (n, width) = self.shape(image);
-        check("contrastive loss", "rows of the text embeddings", self.shape(text).0, n)?;
-        check("contrastive loss", "width of the text embeddings", self.shape(text).1, width)?;
-        check("contrastive loss", "number of pairs", true_pairs.map_or(n * n, <[bool]>::len), n * n)?;
-        log_scale.check_row("contrastive loss", 1)?;
+        shapes::contrastive_loss(self.shape(image), self.shape(text), log_scale, true_pairs)?;
         self.record.with(|tape| self.operations.contrastive_loss(tape, image, text, log_scale, true_pairs))
     }
 
     fn convolutions(&self, x: &Self::Tensor, size: Size, layers: &[Layer<Self>]) -> Result<Self::Tensor, Error> {
-        let (rows, width) = self.shape(x);
-        check("convolution", "channels of the pictures", width, size.channels)?;
-        let remainder = rows.checked_rem(size.pixels()).unwrap_or(1);
-        check("convolution", "remainder of rows by pixels of a picture", remainder, 0)?;
-        let sizes = sizes(size, layers)?;
+        let sizes = shapes::convolutions(self.shape(x), size, layers)?;
         self.record.with(|tape| self.operations.convolutions(tape, x, layers, &sizes))
     }
 
     fn prepend_mean(&self, x: &Self::Tensor, sequences: usize) -> Result<Self::Tensor, Error> {
-        let (rows, _) = self.shape(x);
-        check("mean of sequences", "remainder of rows by sequences", rows.checked_rem(sequences).unwrap_or(rows), 0)?;
-        check("mean of sequences", "sequences without rows", if rows == 0 { sequences } else { 0 }, 0)?;
+        shapes::prepend_mean(self.shape(x).0, sequences)?;
         self.record.with(|tape| self.operations.prepend_mean(tape, x, sequences))
     }
 
@@ -280,77 +229,13 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
         attention: Attention,
         activation: Activation,
     ) -> Result<Self::Tensor, Error> {
-        let (rows, width) = self.shape(x);
-        attention.head_width(rows, width)?;
-        let hidden = blocks.first().map_or(0, |block| block.up.weight.rows);
-        for block in blocks {
-            check_block(block, width, hidden)?;
-        }
+        shapes::transformer(self.shape(x), blocks, attention)?;
         let whole = self.record.with(|tape| self.operations.transformer(tape, x, blocks, attention, activation));
         match whole {
             Some(whole) => whole,
             None => blocks.iter().try_fold(x.clone(), |x, block| self.block(&x, block, attention, activation)),
         }
     }
-}
-
-/// The sizes of the pictures and of each layer's result, whose parameters must fit.
-fn sizes<O: Operations, R: Record<O>>(size: Size, layers: &[Layer<Dfdx<O, R>>]) -> Result<Vec<Size>, Error> {
-    let mut sizes = vec![size];
-    for layer in layers {
-        let known = |result: usize| {
-            let unknown = Error::Index { operation: "convolution", index: result, rows: sizes.len() };
-            sizes.get(result).copied().ok_or(unknown)
-        };
-        let from = known(layer.input)?;
-        let area = layer.window.size * layer.window.size;
-        let after = match &layer.operation {
-            Operation::Convolution { weight, bias, residual, .. } => {
-                check("convolution", "inputs of a weight", weight.width, area * from.channels)?;
-                bias.check_row("convolution", weight.rows)?;
-                let after = from.after(layer.window, weight.rows)?;
-                if let Some(residual) = residual {
-                    known(*residual)?.check("size of a residual", after)?;
-                }
-                after
-            }
-            Operation::Depthwise { weight, bias, .. } => {
-                check("convolution", "rows of a depthwise weight", weight.rows, area)?;
-                check("convolution", "width of a depthwise weight", weight.width, from.channels)?;
-                bias.check_row("convolution", from.channels)?;
-                from.after(layer.window, from.channels)?
-            }
-            Operation::MaxPool | Operation::MeanPool => from.after(layer.window, from.channels)?,
-        };
-        sizes.push(after);
-    }
-    Ok(sizes)
-}
-
-/// The parameters of a block must fit its width and each other.
-fn check_block<O: Operations, R: Record<O>>(
-    block: &Block<Dfdx<O, R>>,
-    width: usize,
-    hidden: usize,
-) -> Result<(), Error> {
-    for norm in [&block.norm1, &block.norm2] {
-        norm.gain.check_row("transformer", width)?;
-        norm.bias.check_row("transformer", width)?;
-    }
-    let maps = [
-        (&block.qkv, 3 * width, width),
-        (&block.out, width, width),
-        (&block.up, hidden, width),
-        (&block.down, width, hidden),
-    ];
-    for (map, outputs, inputs) in maps {
-        check("transformer", "outputs of a weight", map.weight.rows, outputs)?;
-        check("transformer", "inputs of a weight", map.weight.width, inputs)?;
-        if let Some(bias) = &map.bias {
-            bias.check_row("transformer", outputs)?;
-        }
-    }
-    Ok(())
 }
 
 /// Values in a matrix.

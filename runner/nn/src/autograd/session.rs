@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use dfdx::prelude::{Axes2, Backward, OwnedTape, PutTape, SumTo};
 
 use super::{Dfdx, Matrix, Operations, Parameter, Record, failed, operations::shape};
-use crate::{Error, error::check};
+use crate::{Error, Shaped, error::check};
 
 /// A backend that records what models compute, so that it can compute gradients.
 ///

@@ -8,7 +8,7 @@ use super::{
     Matrix, Operations, Parameter, failed,
     operations::{matrix, shape},
 };
-use crate::{Activation, Attention, Error};
+use crate::{Activation, Attention, Error, Shaped};
 
 /// Added to what a softmax must not see; e to the power of it is 0.
 const HIDDEN: f32 = -1e30;
