@@ -1,7 +1,7 @@
 //! Supervised classifiers: a convolutional network, the mean over all places, a linear map to the classes.
 
 use runner_data::{Preprocess, imagenet_classes};
-use runner_nn::{Backend, Cpu, Dfdx, Linear, Size};
+use runner_nn::{Backend, Fused, Linear, Size};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -151,8 +151,8 @@ fn names(fields: &Fields<'_>, value: &Value) -> Result<Vec<String>, ModelError> 
 /// A classifier with its preprocessing. Shared between threads; using it does not change it.
 pub struct Classifier {
     config: ClassifierConfig,
-    network: Network<Dfdx<Cpu>>,
-    head: Linear<Dfdx<Cpu>>,
+    network: Network<Fused>,
+    head: Linear<Fused>,
     preprocess: Preprocess,
 }
 
@@ -169,7 +169,7 @@ impl Classifier {
         preprocess: Preprocess,
     ) -> Result<Self, ModelError> {
         check_preprocess(&preprocess, 3, config.image_size)?;
-        let backend = Dfdx::<Cpu>::inference(1)?;
+        let backend = Fused::new(1)?;
         let mut net = config.architecture.blueprint(config.image_size)?;
         let Size { height, .. } = net.size(net.last());
         net.mean_pool(net.last(), runner_nn::Window::new(height, height, 0))?;
@@ -221,10 +221,10 @@ impl Classifier {
         pixels: &[f32],
         n: usize,
         threads: usize,
-        last: impl Fn(&Dfdx<Cpu>, Features) -> Result<Features, ModelError>,
+        last: impl Fn(&Fused, Features) -> Result<Features, ModelError>,
     ) -> Result<Vec<f32>, ModelError> {
         let image = check_pixels(pixels, n, 3, self.config.image_size)?;
-        let backend = Dfdx::<Cpu>::inference(threads)?;
+        let backend = Fused::new(threads)?;
         let mut found = Vec::new();
         for pixels in pixels.chunks(self.network.together() * image) {
             found.append(&mut backend.values(&last(&backend, self.network.run(&backend, pixels)?)?)?);
@@ -234,4 +234,4 @@ impl Classifier {
 }
 
 /// An activation on the CPU.
-type Features = <Dfdx<Cpu> as Backend>::Tensor;
+type Features = <Fused as Backend>::Tensor;

@@ -4,7 +4,7 @@
 //! weights the way it likes them (packed, on a device). Training is a backend as well: its tensors record what was
 //! done to them, and the session that owns the record computes the gradients. Models do not see it.
 
-use crate::{Error, Layer, Size, error::check};
+use crate::{Error, Layer, Size, error::check, shapes};
 
 /// What follows the product in a linear map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -223,6 +223,55 @@ pub trait Backend: Sized {
         blocks.iter().try_fold(x.clone(), |x, block| self.block(&x, block, attention, activation))
     }
 
+    /// Some rows of what [`Backend::transformer`] gives, in that order. A backend may leave out what they do not need.
+    fn transformer_rows(
+        &self,
+        x: &Self::Tensor,
+        blocks: &[Block<Self>],
+        attention: Attention,
+        activation: Activation,
+        rows: &[u32],
+    ) -> Result<Self::Tensor, Error> {
+        self.rows(&self.transformer(x, blocks, attention, activation)?, rows)
+    }
+
+    /// Embeds sequences of the given lengths, one after another in `ids`: to row t of each is added row t of `positions`.
+    fn embed_sequences(
+        &self,
+        table: &Self::Param,
+        positions: &Self::Param,
+        ids: &[u32],
+        lengths: &[usize],
+    ) -> Result<Self::Tensor, Error> {
+        shapes::sequences(ids.len(), lengths)?;
+        let padding = Padding::new(lengths);
+        let padded: Vec<u32> = padding.padded.iter().map(|row| ids[*row as usize]).collect();
+        let x = self.add_positions(&self.embed(table, &padded)?, lengths.len(), None, positions)?;
+        if padding.is_needed { self.rows(&x, &padding.own) } else { Ok(x) }
+    }
+
+    /// As [`Backend::transformer_rows`], for sequences of the given lengths whose rows see only themselves and those before
+    /// them.
+    fn causal_transformer(
+        &self,
+        x: &Self::Tensor,
+        lengths: &[usize],
+        blocks: &[Block<Self>],
+        heads: usize,
+        activation: Activation,
+        rows: &[u32],
+    ) -> Result<Self::Tensor, Error> {
+        shapes::sequences(self.shape(x).0, lengths)?;
+        shapes::indices("rows", rows, self.shape(x).0)?;
+        let padding = Padding::new(lengths);
+        let attention = Attention { tokens: padding.tokens, heads, causal: true };
+        if !padding.is_needed {
+            return self.transformer_rows(x, blocks, attention, activation, rows);
+        }
+        let rows: Vec<u32> = rows.iter().map(|row| padding.own[*row as usize]).collect();
+        self.transformer_rows(&self.rows(x, &padding.padded)?, blocks, attention, activation, &rows)
+    }
+
     /// One block of [`Backend::transformer`].
     fn block(
         &self,
@@ -238,6 +287,32 @@ pub trait Backend: Sized {
         let hidden = self.layer_norm(&x, &block.norm2)?;
         let hidden = self.linear(&hidden, &block.up.weight, block.up.epilogue(activation, None))?;
         self.linear(&hidden, &block.down.weight, block.down.epilogue(Activation::None, Some(&x)))
+    }
+}
+
+/// Sequences of different lengths, filled up to the longest with copies of their first row.
+struct Padding {
+    /// Rows of each sequence.
+    tokens: usize,
+    /// For each row of the padded sequences, which one it is of the others.
+    padded: Vec<u32>,
+    /// For each row of the others, its place among the padded ones.
+    own: Vec<u32>,
+    /// Whether the lengths differ.
+    is_needed: bool,
+}
+
+impl Padding {
+    fn new(lengths: &[usize]) -> Self {
+        let tokens = lengths.iter().copied().max().unwrap_or(1);
+        let is_needed = lengths.iter().any(|length| *length != tokens);
+        let (mut padded, mut own, mut first) = (Vec::new(), Vec::new(), 0u32);
+        for length in lengths {
+            own.extend((0..*length).map(|token| (padded.len() + token) as u32));
+            padded.extend((0..tokens).map(|token| first + if token < *length { token as u32 } else { 0 }));
+            first += *length as u32;
+        }
+        Self { tokens, padded, own, is_needed }
     }
 }
 

@@ -7,6 +7,7 @@ mod autograd;
 mod backend;
 mod convolution;
 mod error;
+mod fused;
 mod isa;
 mod kernels;
 pub mod optim;
@@ -23,6 +24,7 @@ pub use autograd::{
 pub use backend::{Activation, Attention, Backend, Block, Epilogue, LayerNorm, Linear, Patches, Shaped};
 pub use convolution::{Layer, Operation, Size, Window, channels_last};
 pub use error::Error;
+pub use fused::Fused;
 pub use isa::{Isa, instruction_set};
 pub use pool::Workers;
 pub use similarity::dot_products;

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use rayon::prelude::*;
+
 use crate::{Error, Isa};
 
 /// A bounded number of threads with buffers to reuse; cheap to clone. Work is split by sizes alone, never by the
@@ -49,6 +51,19 @@ impl Workers {
     /// The instruction set of the kernels.
     pub fn isa(&self) -> Isa {
         self.0.isa
+    }
+
+    /// How many threads there are.
+    pub(crate) fn threads(&self) -> usize {
+        self.0.pool.current_num_threads()
+    }
+
+    /// Runs `work` on chunks of `values`, `len` each, with their number.
+    pub(crate) fn chunks(&self, values: &mut [f32], len: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
+        if values.len() <= len {
+            return work(0, values);
+        }
+        self.run(|| values.par_chunks_mut(len.max(1)).enumerate().for_each(|(i, chunk)| work(i, chunk)));
     }
 
     /// Runs `work` where `rayon`'s parallel iterators use these threads.

@@ -80,6 +80,12 @@ pub(crate) fn attention((rows, width): (usize, usize), attention: Attention) -> 
     attention.head_width(rows, width / 3).map(drop)
 }
 
+/// Sequences of these lengths must make up all rows, and each have one.
+pub(crate) fn sequences(rows: usize, lengths: &[usize]) -> Result<(), Error> {
+    check("sequences", "number of rows", rows, lengths.iter().sum())?;
+    check("sequences", "number of empty ones", lengths.iter().filter(|length| **length == 0).count(), 0)
+}
+
 /// See [`Backend::contrastive_loss`].
 pub(crate) fn contrastive_loss<P: Shaped>(
     (n, width): (usize, usize),

@@ -5,7 +5,8 @@
 
 use proptest::prelude::*;
 use runner_nn::{
-    Activation, Backend, Cpu, Dfdx, Error, Isa, Layer, Operation, Session, Size, Stock, Window, Workers, channels_last,
+    Activation, Backend, Cpu, Dfdx, Error, Fused, Isa, Layer, Operation, Session, Size, Stock, Window, Workers,
+    channels_last,
 };
 
 /// Numbers in −1..1 that look random and differ by `stream`.
@@ -191,10 +192,13 @@ proptest! {
         let scale = expected.iter().fold(1.0f64, |scale, x| scale.max(x.abs()));
         for isa in Isa::supported() {
             let workers = Workers::with_isa(2, isa).unwrap();
-            let found = case.run(&Dfdx::inference_over(Cpu::over(workers)));
-            prop_assert_eq!(found.len(), expected.len());
-            for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                prop_assert!((f64::from(*found) - expected).abs() < 1e-5 * scale, "{i}: {found}, expected {expected}");
+            let fused = case.run(&Fused::over(workers.clone()));
+            for found in [case.run(&Dfdx::inference_over(Cpu::over(workers))), fused] {
+                prop_assert_eq!(found.len(), expected.len());
+                for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    let error = (f64::from(*found) - expected).abs();
+                    prop_assert!(error < 1e-5 * scale, "{i}: {found}, expected {expected}");
+                }
             }
         }
     }
@@ -216,8 +220,10 @@ fn threads_do_not_change_a_bit() {
     ];
     for case in cases {
         let one = case.run(&Dfdx::<Cpu>::inference(1).unwrap());
+        let fused = case.run(&Fused::new(1).unwrap());
         for threads in 2..4 {
             assert_eq!(one, case.run(&Dfdx::<Cpu>::inference(threads).unwrap()), "{case:?}");
+            assert_eq!(fused, case.run(&Fused::new(threads).unwrap()), "{case:?}");
         }
     }
 }

@@ -1,19 +1,19 @@
 //! A CLIP model ready to encode.
 
 use runner_data::{ClipTokenizer, Preprocess};
-use runner_nn::{Backend, Cpu, Dfdx};
+use runner_nn::{Backend, Fused};
 
 use crate::{
     ModelError,
     clip::{ClipConfig, Network, network::Values},
 };
 
-/// Texts encoded together. Fixed, because the last bits of a result may depend on it.
-const TEXTS: usize = 32;
+/// Texts encoded together, so that memory is bounded.
+const TEXTS: usize = 256;
 
 /// A CLIP model with its tokenizer and preprocessing. Shared between threads; encoding does not change it.
 pub struct Clip {
-    network: Network<Dfdx<Cpu>>,
+    network: Network<Fused>,
     logit_scale: f32,
     tokenizer: ClipTokenizer,
     preprocess: Preprocess,
@@ -41,7 +41,7 @@ impl Clip {
             }
             Ok(values)
         };
-        let (network, _) = Network::new(&Dfdx::<Cpu>::inference(1)?, config, &mut values)?;
+        let (network, _) = Network::new(&Fused::new(1)?, config, &mut values)?;
         let context = tokenizer.context().min(config.text.positions);
         Ok(Self { network, logit_scale: log_scale.exp(), tokenizer: tokenizer.with_context(context), preprocess })
     }
@@ -75,7 +75,7 @@ impl Clip {
     pub fn encode_images(&self, pixels: &[f32], n: usize, threads: usize) -> Result<Vec<f32>, ModelError> {
         let (side, channels) = (self.config().vision.image_size(), self.config().vision.channels());
         let image = check_pixels(pixels, n, channels, side)?;
-        let backend = Dfdx::<Cpu>::inference(threads)?;
+        let backend = Fused::new(threads)?;
         let mut embeddings = Vec::with_capacity(n * self.dim());
         for pixels in pixels.chunks(self.network.together() * image) {
             embeddings.append(&mut backend.values(&self.network.images(&backend, pixels)?)?);
@@ -83,21 +83,14 @@ impl Clip {
         Ok(embeddings)
     }
 
-    /// Embeds tokenized texts as `[n, dim]`, projected and not normalised. Texts of like length are encoded together, so
-    /// that little is spent on padding.
+    /// Embeds tokenized texts as `[n, dim]`, projected and not normalised.
     pub fn encode_texts(&self, ids: &[Vec<u32>], threads: usize) -> Result<Vec<f32>, ModelError> {
-        let dim = self.dim();
-        let mut order: Vec<usize> = (0..ids.len()).collect();
-        order.sort_by_key(|&i| ids[i].len());
-        let backend = Dfdx::<Cpu>::inference(threads)?;
-        let mut embeddings = vec![0.0; ids.len() * dim];
-        for group in order.chunks(TEXTS) {
-            let texts: Vec<&[u32]> = group.iter().map(|&i| ids[i].as_slice()).collect();
-            let padded = self.config().text.pad(&texts)?;
-            let values = backend.values(&self.network.texts(&backend, &padded)?)?;
-            for (&i, value) in group.iter().zip(values.chunks_exact(dim)) {
-                embeddings[i * dim..(i + 1) * dim].copy_from_slice(value);
-            }
+        let backend = Fused::new(threads)?;
+        let mut embeddings = Vec::with_capacity(ids.len() * self.dim());
+        for group in ids.chunks(TEXTS) {
+            let texts: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
+            let texts = self.config().text.join(&texts)?;
+            embeddings.append(&mut backend.values(&self.network.texts(&backend, &texts)?)?);
         }
         Ok(embeddings)
     }

@@ -72,13 +72,13 @@ struct Text<B: Backend> {
     projection: B::Weight,
 }
 
-/// Texts of one length, as the text tower takes them.
-pub(crate) struct Padded {
-    /// Token ids, `[texts, tokens]`.
+/// Texts as the text tower takes them: one after another, without padding.
+pub(crate) struct Texts {
+    /// The token ids of all texts.
     ids: Vec<u32>,
-    /// The longest text's tokens.
-    tokens: usize,
-    /// The row of each text's features, in `[texts · tokens]`.
+    /// Tokens of each text.
+    lengths: Vec<usize>,
+    /// Where each text's features are read, among all tokens.
     rows: Vec<u32>,
 }
 
@@ -130,13 +130,12 @@ impl<B: Backend> Network<B> {
     }
 
     /// Embeds texts: `[n, dim]`.
-    pub(crate) fn texts(&self, backend: &B, texts: &Padded) -> Result<B::Tensor, ModelError> {
-        let (config, text) = (&self.config.text, &self.text);
-        let x = backend.embed(&text.tokens, &texts.ids)?;
-        let x = backend.add_positions(&x, texts.rows.len(), None, &text.positions)?;
-        let attention = Attention { tokens: texts.tokens, heads: config.tower.heads, causal: true };
-        let x = backend.transformer(&x, &text.blocks, attention, activation(&config.tower))?;
-        let x = backend.layer_norm(&backend.rows(&x, &texts.rows)?, &text.last_norm)?;
+    pub(crate) fn texts(&self, backend: &B, texts: &Texts) -> Result<B::Tensor, ModelError> {
+        let (tower, text) = (&self.config.text.tower, &self.text);
+        let Texts { ids, lengths, rows } = texts;
+        let x = backend.embed_sequences(&text.tokens, &text.positions, ids, lengths)?;
+        let x = backend.causal_transformer(&x, lengths, &text.blocks, tower.heads, activation(tower), rows)?;
+        let x = backend.layer_norm(&x, &text.last_norm)?;
         Ok(backend.linear(&x, &text.projection, Epilogue::NONE)?)
     }
 }
@@ -151,19 +150,18 @@ impl<B: Backend> Vit<B> {
         let x = backend.add_positions(&x, n, Some(&self.class), &self.positions)?;
         let x = backend.layer_norm(&x, &self.first_norm)?;
         let attention = Attention { tokens: config.tokens(), heads: config.tower.heads, causal: false };
-        let x = backend.transformer(&x, &self.blocks, attention, activation(&config.tower))?;
         let class: Vec<u32> = (0..n).map(|i| index(i * config.tokens())).collect::<Result<_, _>>()?;
-        let x = backend.layer_norm(&backend.rows(&x, &class)?, &self.last_norm)?;
+        let x = backend.transformer_rows(&x, &self.blocks, attention, activation(&config.tower), &class)?;
+        let x = backend.layer_norm(&x, &self.last_norm)?;
         Ok(backend.linear(&x, &self.projection, Epilogue::NONE)?)
     }
 }
 
 impl TextConfig {
-    /// Pads texts to the longest. What they are padded with does not matter: no text sees what follows it.
-    pub(crate) fn pad(&self, texts: &[&[u32]]) -> Result<Padded, ModelError> {
-        let tokens = texts.iter().map(|text| text.len()).max().unwrap_or(0);
-        let (mut ids, mut rows) = (Vec::with_capacity(texts.len() * tokens), Vec::with_capacity(texts.len()));
-        for (i, text) in texts.iter().enumerate() {
+    /// Checks texts and puts them one after another.
+    pub(crate) fn join(&self, texts: &[&[u32]]) -> Result<Texts, ModelError> {
+        let (mut ids, mut lengths, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for text in texts {
             if text.is_empty() || text.len() > self.positions {
                 let problem = format!("a text of {} tokens, expected 1 to {}", text.len(), self.positions);
                 return Err(ModelError::Input(problem));
@@ -172,11 +170,11 @@ impl TextConfig {
                 let problem = format!("token id {id} in a text, the model's vocabulary has {}", self.vocab);
                 return Err(ModelError::Input(problem));
             }
-            rows.push(index(i * tokens + self.pooling.position(text))?);
+            rows.push(index(ids.len() + self.pooling.position(text))?);
             ids.extend_from_slice(text);
-            ids.resize((i + 1) * tokens, text[0]);
+            lengths.push(text.len());
         }
-        Ok(Padded { ids, tokens, rows })
+        Ok(Texts { ids, lengths, rows })
     }
 }
 

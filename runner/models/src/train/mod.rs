@@ -192,7 +192,7 @@ impl ClipTrainer {
         let texts: Vec<&[u32]> = batch.texts.iter().map(Vec::as_slice).collect();
         let session = &self.session;
         let images = session.l2_normalize(&self.network.images(session, batch.pixels)?)?;
-        let texts = session.l2_normalize(&self.network.texts(session, &self.config.text.pad(&texts)?)?)?;
+        let texts = session.l2_normalize(&self.network.texts(session, &self.config.text.join(&texts)?)?)?;
         let loss = session.contrastive_loss(&images, &texts, self.network.log_scale(), Some(true_pairs))?;
         drop((images, texts));
         let step = session.backward(loss)?;

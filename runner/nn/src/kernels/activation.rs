@@ -58,20 +58,20 @@ kernel! {
 
 #[inline(always)]
 fn activate_body<S: Simd>(s: S, activation: Activation, x: &[f32], y: &mut [f32]) {
+    for i in (0..x.len()).step_by(S::LANES) {
+        s.put(activated(s, activation, s.at(x, i, 0.0)), y, i);
+    }
+}
+
+/// `activation(x)`.
+#[inline(always)]
+pub(super) fn activated<S: Simd>(s: S, activation: Activation, x: S::V) -> S::V {
     match activation {
-        Activation::None => y.copy_from_slice(x),
-        Activation::Gelu => {
-            for i in (0..x.len()).step_by(S::LANES) {
-                s.put(gelu(s, s.at(x, i, 0.0)).0, y, i);
-            }
-        }
-        Activation::QuickGelu => {
-            for i in (0..x.len()).step_by(S::LANES) {
-                s.put(quick_gelu(s, s.at(x, i, 0.0)).0, y, i);
-            }
-        }
-        Activation::Relu => rectify(s, f32::INFINITY, x, y),
-        Activation::Relu6 => rectify(s, 6.0, x, y),
+        Activation::None => x,
+        Activation::Gelu => gelu(s, x).0,
+        Activation::QuickGelu => quick_gelu(s, x).0,
+        Activation::Relu => cut(s, x, (0.0, f32::INFINITY)),
+        Activation::Relu6 => cut(s, x, (0.0, 6.0)),
     }
 }
 
@@ -106,15 +106,7 @@ fn activate_backward_body<S: Simd>(s: S, activation: Activation, x: &mut [f32], 
     }
 }
 
-/// `y = min(max(x, 0), high)`.
-#[inline(always)]
-fn rectify<S: Simd>(s: S, high: f32, x: &[f32], y: &mut [f32]) {
-    for i in (0..x.len()).step_by(S::LANES) {
-        s.put(cut(s, s.at(x, i, 0.0), (0.0, high)), y, i);
-    }
-}
-
-/// As [`rectify`], and `x` becomes 1 where it is between 0 and `high`, else 0.
+/// `y = min(max(x, 0), high)`, and `x` becomes 1 where it is between 0 and `high`, else 0.
 #[inline(always)]
 fn rectify_backward<S: Simd>(s: S, high: f32, x: &mut [f32], y: &mut [f32]) {
     let (zero, one, high_) = (s.splat(0.0), s.splat(1.0), s.splat(high));

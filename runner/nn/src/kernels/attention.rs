@@ -1,5 +1,7 @@
 //! Multi-head attention over whole sequences, a tile of queries at a time; scores are never kept.
 
+use std::ops::Range;
+
 use super::{
     activation::exp,
     norm::dot,
@@ -45,26 +47,66 @@ kernel! {
 fn attention_body<S: Simd>(s: S, shape: Heads, qkv: &[f32], out: &mut [f32], scratch: &mut [f32]) {
     let Heads { tokens, heads, width, .. } = shape;
     let model = heads * width;
+    for (qkv, out) in qkv.chunks_exact(tokens * 3 * model).zip(out.chunks_exact_mut(tokens * model)) {
+        let queries = Queries { values: qkv, stride: 3 * model, first: 0, count: tokens };
+        attend_body(s, shape, 0..heads, queries, qkv, out, scratch);
+    }
+}
+
+/// Some of a sequence's queries: those of the tokens from `first` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Queries<'a> {
+    /// Row i is the query of token `first + i`, all heads.
+    pub(crate) values: &'a [f32],
+    /// Values from one row to the next.
+    pub(crate) stride: usize,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+kernel! {
+    /// Some heads of [`attention`] for some queries of one sequence, `[tokens, 3 · heads · width]`. `out` becomes
+    /// `[queries, some heads · width]`.
+    pub(crate) fn attend(
+        shape: Heads, heads: Range<usize>, queries: Queries<'_>, qkv: &[f32], out: &mut [f32], scratch: &mut [f32],
+    ) = attend_body;
+}
+
+#[inline(always)]
+fn attend_body<S: Simd>(
+    s: S,
+    shape: Heads,
+    heads: Range<usize>,
+    queries: Queries<'_>,
+    qkv: &[f32],
+    out: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let Heads { width, .. } = shape;
+    let (model, stride) = (shape.heads * width, heads.len() * width);
     let (keys, scratch) = scratch.split_at_mut(width * shape.padded());
     let scores = &mut scratch[..TILE * shape.padded()];
-    for (qkv, out) in qkv.chunks_exact(tokens * 3 * model).zip(out.chunks_exact_mut(tokens * model)) {
-        for head in 0..heads {
-            transpose(shape, &qkv[model + head * width..], keys);
-            for first in (0..tokens).step_by(TILE) {
-                let rows = TILE.min(tokens - first);
-                let seen = if shape.causal { first + rows } else { tokens };
-                let queries = &qkv[first * 3 * model + head * width..];
-                probabilities(s, shape, first, rows, queries, keys, scores);
-                small_product(
-                    s,
-                    (rows, width, seen),
-                    Left { values: scores, row: shape.padded(), column: 1 },
-                    Rows { values: &qkv[2 * model + head * width..], row: 3 * model },
-                    &mut out[first * model + head * width..],
-                    model,
-                    false,
-                );
-            }
+    for (place, head) in heads.enumerate() {
+        transpose(shape, &qkv[model + head * width..], keys);
+        for start in (0..queries.count).step_by(TILE) {
+            let rows = TILE.min(queries.count - start);
+            let first = queries.first + start;
+            let seen = if shape.causal { first + rows } else { shape.tokens };
+            let tile = Left {
+                values: &queries.values[start * queries.stride + head * width..],
+                row: queries.stride,
+                column: 1,
+            };
+            probabilities(s, shape, first, rows, tile, keys, scores);
+            small_product(
+                s,
+                (rows, width, seen),
+                Left { values: scores, row: shape.padded(), column: 1 },
+                Rows { values: &qkv[2 * model + head * width..], row: 3 * model },
+                &mut out[start * stride + place * width..],
+                stride,
+                false,
+            );
         }
     }
 }
@@ -103,7 +145,8 @@ fn attention_backward_body<S: Simd>(
                 let rows = TILE.min(tokens - first);
                 let seen = if shape.causal { first + rows } else { tokens };
                 let (top, dtop) = (first * 3 * model, first * model + head * width);
-                probabilities(s, shape, first, rows, &qkv[top + q..], keys, scores);
+                let queries = Left { values: &qkv[top + q..], row: 3 * model, column: 1 };
+                probabilities(s, shape, first, rows, queries, keys, scores);
                 let dout = Rows { values: &dout[dtop..], row: model };
                 // dv += pᵀ·dout
                 small_product(
@@ -171,21 +214,13 @@ fn probabilities<S: Simd>(
     shape: Heads,
     first: usize,
     rows: usize,
-    queries: &[f32],
+    queries: Left<'_>,
     keys: &[f32],
     scores: &mut [f32],
 ) {
     let padded = shape.padded();
     let seen = if shape.causal { first + rows } else { shape.tokens };
-    small_product(
-        s,
-        (rows, seen, shape.width),
-        Left { values: queries, row: 3 * shape.heads * shape.width, column: 1 },
-        Rows { values: keys, row: padded },
-        scores,
-        padded,
-        false,
-    );
+    small_product(s, (rows, seen, shape.width), queries, Rows { values: keys, row: padded }, scores, padded, false);
     let scale = 1.0 / (shape.width as f32).sqrt();
     for (row, scores) in scores.chunks_exact_mut(padded).take(rows).enumerate() {
         let visible = if shape.causal { first + row + 1 } else { shape.tokens };

@@ -43,6 +43,7 @@ mod contrastive;
 mod convolution;
 mod embedding;
 mod norm;
+mod packed;
 mod product;
 mod simd;
 #[cfg(test)]
@@ -50,9 +51,10 @@ mod tests;
 mod tile;
 
 pub(crate) use activation::{activate, activate_backward, add, add_columns, add_to_rows, multiply};
-pub(crate) use attention::{Heads, attention, attention_backward, attention_scratch};
+pub(crate) use attention::{Heads, Queries, attend, attention, attention_backward, attention_scratch};
 pub(crate) use contrastive::{contrastive, contrastive_scratch};
-pub(crate) use convolution::{Sweep, bounds, depthwise, finish, max_pool, mean_pool, window_rows};
-pub(crate) use embedding::{gather_rows, patch_rows, scatter_rows};
+pub(crate) use convolution::{Sweep, bounds, depthwise, finish, max_pool, mean_pool, window_rows, window_starts};
+pub(crate) use embedding::{gather_rows, patch_rows, patch_starts, scatter_rows};
 pub(crate) use norm::{l2_normalize, l2_normalize_backward, layer_norm, layer_norm_backward};
+pub(crate) use packed::{Added, Finish, Left, Packed, Pieces, linear, linear_spread};
 pub(crate) use product::{View, product, product_spread};
