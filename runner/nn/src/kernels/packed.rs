@@ -19,6 +19,8 @@ use crate::{Activation, Isa, isa::Level};
 const MOST_ROWS: usize = 8;
 /// The same for the 16 registers of AVX2.
 const MOST_ROWS_AVX2: usize = 6;
+/// Most outputs of a panel.
+const MOST_PANEL: usize = 32;
 /// Numbers of a cache line.
 const LINE: usize = 16;
 
@@ -208,7 +210,7 @@ struct Part {
 /// `out = finish(left · weightᵀ)` on this thread, for some panels: other columns of `out` stay as they are.
 pub(crate) fn linear(left: Left<'_>, weight: &Packed, panels: Range<usize>, finish: Finish<'_>, out: &mut [f32]) {
     let rows = checked(left, weight, &panels, finish, out);
-    tiles(weight.isa, left, weight, finish, Part { rows: 0..rows, panels }, Target(out.as_mut_ptr()));
+    tiles(left, weight, finish, Part { rows: 0..rows, panels }, Target(out.as_mut_ptr()));
 }
 
 /// As [`linear`], on all threads of the pool it is called in: each computes `part.0` rows and `part.1` panels at a time.
@@ -228,7 +230,7 @@ pub(crate) fn linear_spread(
         let (row, panel) = (part / across * rows, panels.start + part % across * columns);
         let part = Part { rows: row..(row + rows).min(all), panels: panel..(panel + columns).min(panels.end) };
         // No two parts share a value.
-        tiles(weight.isa, left, weight, finish, part, target);
+        tiles(left, weight, finish, part, target);
     });
 }
 
@@ -255,18 +257,14 @@ unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
-kernel! {
-    /// Some rows and panels of the result; operands were [`checked`] and nobody else uses those values.
-    fn tiles(left: Left<'_>, weight: &Packed, finish: Finish<'_>, part: Part, out: Target) = tiles_body;
-}
-
-#[inline(always)]
-fn tiles_body<S: Simd>(s: S, left: Left<'_>, weight: &Packed, finish: Finish<'_>, part: Part, out: Target) {
-    let most = if S::LANES == 8 { MOST_ROWS_AVX2 } else { MOST_ROWS };
+/// Some rows and panels of the result; operands were [`checked`] and nobody else uses those values.
+fn tiles(left: Left<'_>, weight: &Packed, finish: Finish<'_>, part: Part, out: Target) {
+    let (isa, panel) = (weight.isa, weight.panel());
+    let most = if isa.level() == Level::Avx2 { MOST_ROWS_AVX2 } else { MOST_ROWS };
     let count = part.rows.len();
     let tiles = count.div_ceil(most);
     let (_, length) = left.pieces(weight.inputs);
-    let panel = 2 * S::LANES;
+    let mut sums = Sums([0.0; MOST_ROWS * MOST_PANEL]);
     for number in part.panels {
         let values = &weight.values()[number * panel * weight.inputs..][..panel * weight.inputs];
         let first = number * panel;
@@ -274,116 +272,164 @@ fn tiles_body<S: Simd>(s: S, left: Left<'_>, weight: &Packed, finish: Finish<'_>
         for tile in 0..tiles {
             let row = part.rows.start + count * tile / tiles;
             let rows = part.rows.start + count * (tile + 1) / tiles - row;
-            let tile = Tile { left, length, values, finish, first, columns, outputs: weight.outputs, row };
-            // SAFETY: the rows and columns are inside of the operands, which were checked.
-            unsafe {
-                match rows {
-                    1 => tile.run::<S, 1>(s, out),
-                    2 => tile.run::<S, 2>(s, out),
-                    3 => tile.run::<S, 3>(s, out),
-                    4 => tile.run::<S, 4>(s, out),
-                    5 => tile.run::<S, 5>(s, out),
-                    6 => tile.run::<S, 6>(s, out),
-                    7 => tile.run::<S, 7>(s, out),
-                    _ => tile.run::<S, MOST_ROWS>(s, out),
-                }
+            let tile = Tile { left, length, values, row };
+            let sums = &mut sums.0[..rows * panel];
+            match rows {
+                1 => tile1(isa, tile, sums),
+                2 => tile2(isa, tile, sums),
+                3 => tile3(isa, tile, sums),
+                4 => tile4(isa, tile, sums),
+                5 => tile5(isa, tile, sums),
+                6 => tile6(isa, tile, sums),
+                7 => tile7(isa, tile, sums),
+                _ => tile8(isa, tile, sums),
             }
+            let place = Place { start: row * weight.outputs + first, stride: weight.outputs, first, columns };
+            write(isa, finish, sums, place, out);
         }
     }
 }
 
+/// The sums of a tile.
+#[repr(align(64))]
+struct Sums([f32; MOST_ROWS * MOST_PANEL]);
+
 /// Some rows of the result and the columns of one panel.
+#[derive(Clone, Copy)]
 struct Tile<'a> {
     left: Left<'a>,
     /// Values of a piece of a row.
     length: usize,
     /// The panel.
     values: &'a [f32],
-    finish: Finish<'a>,
-    first: usize,
-    columns: usize,
-    /// Columns of the whole result.
-    outputs: usize,
     row: usize,
 }
 
-impl Tile<'_> {
-    /// # Safety
-    /// The left operand has `M` rows from `row` on; the result has those rows and `columns` columns from `first` on, and
-    /// nobody else uses them.
-    #[inline(always)]
-    unsafe fn run<S: Simd, const M: usize>(&self, s: S, out: Target) {
-        let mut sums = [[s.splat(0.0); 2]; M];
-        match self.left {
-            Left::Rows(values) => {
-                let rows = std::array::from_fn(|i| values[(self.row + i) * self.length..][..self.length].as_ptr());
-                // SAFETY: each row has `length` values, and so many pairs of vectors has the panel.
-                unsafe { self.piece(s, rows, 0, &mut sums) };
+// A function of its own for each number of rows: together in one, the compiler keeps the sums in memory.
+kernel! { fn tile1(tile: Tile<'_>, sums: &mut [f32]) = tile_body::<_, 1>; }
+kernel! { fn tile2(tile: Tile<'_>, sums: &mut [f32]) = tile_body::<_, 2>; }
+kernel! { fn tile3(tile: Tile<'_>, sums: &mut [f32]) = tile_body::<_, 3>; }
+kernel! { fn tile4(tile: Tile<'_>, sums: &mut [f32]) = tile_body::<_, 4>; }
+kernel! { fn tile5(tile: Tile<'_>, sums: &mut [f32]) = tile_body::<_, 5>; }
+kernel! { fn tile6(tile: Tile<'_>, sums: &mut [f32]) = tile_body::<_, 6>; }
+kernel! { fn tile7(tile: Tile<'_>, sums: &mut [f32]) = tile_body::<_, 7>; }
+kernel! { fn tile8(tile: Tile<'_>, sums: &mut [f32]) = tile_body::<_, 8>; }
+
+/// The products of `M` rows from `row` on with a panel; operands were [`checked`].
+#[inline(always)]
+fn tile_body<S: Simd, const M: usize>(s: S, tile: Tile<'_>, out: &mut [f32]) {
+    let Tile { left, length, values, row } = tile;
+    let mut sums = [[s.splat(0.0); 2]; M];
+    let mut rows = [values.as_ptr(); M];
+    match left {
+        Left::Rows(left) => {
+            for (i, start) in rows.iter_mut().enumerate() {
+                *start = left[(row + i) * length..][..length].as_ptr();
             }
-            Left::Pieces(pieces) => {
-                for piece in 0..pieces.count {
-                    let rows = std::array::from_fn(|i| pieces.start(self.row + i, piece));
-                    // SAFETY: each piece has `length` values, and all pieces as many as the panel has pairs of vectors.
-                    unsafe { self.piece(s, rows, piece * self.length, &mut sums) };
+            // SAFETY: each row has `length` values.
+            unsafe { piece(s, rows, length, values, &mut sums) };
+        }
+        Left::Pieces(pieces) => {
+            for number in 0..pieces.count {
+                for (i, start) in rows.iter_mut().enumerate() {
+                    *start = pieces.start(row + i, number);
                 }
+                // SAFETY: each piece has `length` values.
+                unsafe { piece(s, rows, length, &values[number * length * 2 * S::LANES..], &mut sums) };
             }
-        }
-        let mut raw = [[0.0f32; 32]; M];
-        for (raw, sums) in raw.iter_mut().zip(sums) {
-            s.store(sums[0], &mut raw[..S::LANES]);
-            s.store(sums[1], &mut raw[S::LANES..]);
-        }
-        for (i, raw) in raw.iter().enumerate() {
-            let start = (self.row + i) * self.outputs + self.first;
-            // SAFETY: as the caller promises.
-            let out = unsafe { std::slice::from_raw_parts_mut(out.0.add(start), self.columns) };
-            self.write(s, &raw[..self.columns], start, out);
         }
     }
-
-    /// Adds the product of one piece of each row with the panel's part from input `first` on.
-    ///
-    /// # Safety
-    /// Each piece has `length` values; the panel has `first + length` inputs.
-    #[inline(always)]
-    unsafe fn piece<S: Simd, const M: usize>(
-        &self,
-        s: S,
-        rows: [*const f32; M],
-        first: usize,
-        sums: &mut [[S::V; 2]; M],
-    ) {
-        let mut sum = *sums;
-        let panel = self.values[first * 2 * S::LANES..].as_ptr();
-        for p in 0..self.length {
-            // SAFETY: input p < length of the panel and of each row.
-            unsafe {
-                let right = std::slice::from_raw_parts(panel.add(p * 2 * S::LANES), 2 * S::LANES);
-                let right = [s.load(right), s.load(&right[S::LANES..])];
-                for (sum, row) in sum.iter_mut().zip(rows) {
-                    let left = s.splat(*row.add(p));
-                    sum[0] = s.fma(left, right[0], sum[0]);
-                    sum[1] = s.fma(left, right[1], sum[1]);
-                }
-            }
-        }
-        *sums = sum;
+    for (out, sums) in out.chunks_exact_mut(2 * S::LANES).zip(sums) {
+        s.store(sums[0], out);
+        s.store(sums[1], &mut out[S::LANES..]);
     }
+}
 
-    /// Writes a row of the tile with what follows the product; `start` is its place in the result.
+/// Adds the products of `length` values of each row with as many pairs of vectors of a panel.
+///
+/// # Safety
+/// Each row has `length` values.
+#[inline(always)]
+unsafe fn piece<S: Simd, const M: usize>(
+    s: S,
+    rows: [*const f32; M],
+    length: usize,
+    panel: &[f32],
+    sums: &mut [[S::V; 2]; M],
+) {
+    let panel = &panel[..length * 2 * S::LANES];
+    let mut sum = *sums;
+    for (p, right) in panel.chunks_exact(2 * S::LANES).enumerate() {
+        let right = [s.load(right), s.load(&right[S::LANES..])];
+        for (sum, row) in sum.iter_mut().zip(rows) {
+            // SAFETY: p < length.
+            let left = s.splat(unsafe { *row.add(p) });
+            sum[0] = s.fma(left, right[0], sum[0]);
+            sum[1] = s.fma(left, right[1], sum[1]);
+        }
+    }
+    *sums = sum;
+}
+
+/// Where a tile stands in the result.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The place of its first value.
+    start: usize,
+    /// Values from one row to the next.
+    stride: usize,
+    /// Its first column, and how many it has.
+    first: usize,
+    columns: usize,
+}
+
+kernel! {
+    /// Writes a tile with what follows the product. The result has its rows and columns, and nobody else uses them.
+    fn write(finish: Finish<'_>, sums: &[f32], place: Place, out: Target) = write_body;
+}
+
+#[inline(always)]
+fn write_body<S: Simd>(s: S, finish: Finish<'_>, sums: &[f32], place: Place, out: Target) {
+    let Finish { bias, added, activation } = finish;
+    let rows = Written { s, bias, added, sums, place, out };
+    match activation {
+        Activation::None => rows.write(|x| x),
+        Activation::Gelu => rows.write(|x| activated(s, Activation::Gelu, x)),
+        Activation::QuickGelu => rows.write(|x| activated(s, Activation::QuickGelu, x)),
+        other => rows.write(|x| activated(s, other, x)),
+    }
+}
+
+/// A tile that is written.
+struct Written<'a, S> {
+    s: S,
+    bias: &'a [f32],
+    added: Added<'a>,
+    sums: &'a [f32],
+    place: Place,
+    out: Target,
+}
+
+impl<S: Simd> Written<'_, S> {
     #[inline(always)]
-    fn write<S: Simd>(&self, s: S, raw: &[f32], start: usize, out: &mut [f32]) {
-        for i in (0..raw.len()).step_by(S::LANES) {
-            let mut x = s.at(raw, i, 0.0);
-            if !self.finish.bias.is_empty() {
-                x = s.add(x, s.at(&self.finish.bias[self.first..][..raw.len()], i, 0.0));
+    fn write(&self, activation: impl Fn(S::V) -> S::V) {
+        let Place { start, stride, first, columns } = self.place;
+        let (s, zero) = (self.s, self.s.splat(0.0));
+        let bias = if self.bias.is_empty() { self.bias } else { &self.bias[first..][..columns] };
+        for i in (0..columns).step_by(S::LANES) {
+            let bias = if bias.is_empty() { zero } else { s.at(bias, i, 0.0) };
+            for (row, sums) in self.sums.chunks_exact(2 * S::LANES).enumerate() {
+                let at = start + row * stride;
+                // SAFETY: the row and the columns are inside of the result, and nobody else uses them.
+                let out = unsafe { std::slice::from_raw_parts_mut(self.out.0.add(at), columns) };
+                let sum = s.add(s.load(&sums[i..]), bias);
+                let sum = match self.added {
+                    Added::Nothing => sum,
+                    Added::Result => s.add(sum, s.at(out, i, 0.0)),
+                    Added::Matrix(added) => s.add(sum, s.at(&added[at..][..columns], i, 0.0)),
+                };
+                s.put(activation(sum), out, i);
             }
-            match self.finish.added {
-                Added::Nothing => {}
-                Added::Result => x = s.add(x, s.at(out, i, 0.0)),
-                Added::Matrix(added) => x = s.add(x, s.at(&added[start..][..raw.len()], i, 0.0)),
-            }
-            s.put(activated(s, self.finish.activation, x), out, i);
         }
     }
 }
