@@ -41,7 +41,7 @@ impl Definition for Classify {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "classify",
-            version: 1,
+            version: 2,
             summary: "pictures by a supervised model's own classes",
             shape: Shape::Map,
             inputs: const {
