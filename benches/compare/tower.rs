@@ -1,7 +1,7 @@
 //! `runner` as a process of its own that answers lines on stdin, for `benches/compare`.
 //!
 //! ```text
-//! tower MODEL INPUTS [THREADS]
+//! tower MODEL INPUTS [THREADS [GPU]]
 //! ```
 //!
 //! When the model is loaded it prints `ready`, then answers the lines that `engine.py` describes. Prompts are never padded.
@@ -17,6 +17,7 @@ use std::{
     time::Instant,
 };
 
+use runner_contract::{Model, ModelSource};
 use runner_models::{Hub, Loaded};
 
 #[global_allocator]
@@ -30,11 +31,13 @@ const IMAGE: usize = 3 * 224 * 224;
 fn main() -> Result<()> {
     let mut arguments = env::args().skip(1);
     let (Some(model), Some(inputs)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: tower MODEL INPUTS [THREADS]".into());
+        return Err("usage: tower MODEL INPUTS [THREADS [GPU]]".into());
     };
     let threads = arguments.next().map_or(Ok(2), |threads| threads.parse())?;
+    let gpu = arguments.next().map(|index| index.parse()).transpose()?;
     let hub = Hub::new(env::current_dir()?);
-    let loaded = hub.open(&model)?;
+    let (identity, source) = (hub.info(&model)?.identity, ModelSource::Reference(model));
+    let loaded = hub.load_on(&Model { identity, source }, gpu)?;
     println!("ready");
     for line in io::stdin().lock().lines() {
         let line = line?;

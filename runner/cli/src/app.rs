@@ -12,6 +12,7 @@ use std::{
 use runner_data::{Catalog, Limits};
 use runner_engine::{Cancel, Decoded, Engine};
 use runner_models::{Hub, HuggingFace};
+use runner_nn::gpu::{self, GpuInfo};
 use runner_spec::{Device, Pipeline};
 use runner_stages::{Services, Surroundings};
 use runner_store::{Place, Store};
@@ -104,7 +105,7 @@ impl<'a> App<'a> {
         let config = runner_engine::Config {
             threads: self.threads,
             backend: format!("cpu/f32/{}", runner_nn::instruction_set()),
-            devices: vec![Device::Cpu],
+            gpus: gpus(pipeline),
             secrets,
             decode: Arc::new(|bytes, path| {
                 let pixels = runner_data::decode(bytes, path, &Limits::default()).map_err(|error| error.to_string())?;
@@ -170,4 +171,20 @@ pub(crate) fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
         Ok(text) => Ok((path.display().to_string(), text)),
         Err(error) => Err(Failure::Usage { message: format!("cannot read {}: {error}", path.display()), hint: None }),
     }
+}
+
+/// What computes on each GPU, where a stage asks for one. Looking at a GPU takes memory on it.
+fn gpus(pipeline: &Pipeline) -> Result<Vec<String>, String> {
+    if !pipeline.stages.iter().any(|stage| matches!(stage.device, Some(Device::Cuda(_)))) {
+        return Ok(Vec::new());
+    }
+    let backend = |index| gpu::describe(index).map(|found| format!("cuda/f32/{}", architecture(&found)));
+    let all = gpu::count().and_then(|count| (0..count).map(backend).collect());
+    all.map_err(|error| error.to_string())
+}
+
+/// `sm_90`
+pub(crate) fn architecture(gpu: &GpuInfo) -> String {
+    let (major, minor) = gpu.capability;
+    format!("sm_{major}{minor}")
 }

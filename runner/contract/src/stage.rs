@@ -58,6 +58,8 @@ pub enum Stage {
 pub struct Context {
     /// Threads that kernels may use.
     pub threads: usize,
+    /// The GPU to compute on, by its index; `None` for the processor.
+    pub gpu: Option<u32>,
     /// The models, by port.
     pub models: BTreeMap<String, Model>,
     /// The whole datasets, by port.
@@ -71,7 +73,7 @@ impl Context {
     /// A context that stops when `cancelled` becomes true.
     pub fn new(threads: usize, cancelled: Arc<AtomicBool>) -> Self {
         let finishing = Arc::default();
-        Self { threads, models: BTreeMap::new(), whole: BTreeMap::new(), cancelled, finishing, log: None }
+        Self { threads, gpu: None, models: BTreeMap::new(), whole: BTreeMap::new(), cancelled, finishing, log: None }
     }
 
     /// The same for one attempt of a task: with flags of its own and a place for its log. When `finishing` becomes true, what

@@ -18,7 +18,6 @@ use runner_contract::{
     Registry, Resolver, Schema, Shape, ShardInfo, Source, Stage, StageError, Stream,
 };
 use runner_engine::{Cancel, Config, Engine};
-use runner_spec::Device;
 use runner_store::{Place, RunStatus, Store};
 use serde_json::{Value, json};
 
@@ -157,7 +156,7 @@ impl Bench {
         let config = Config {
             threads: 2,
             backend: "none".into(),
-            devices: vec![Device::Cpu],
+            gpus: Ok(Vec::new()),
             decode: Arc::new(|_, _| Err("no pictures here".into())),
             secrets: BTreeMap::new(),
         };

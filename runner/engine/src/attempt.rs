@@ -12,6 +12,7 @@ use std::{
 };
 
 use runner_contract::{Batch, Context, Fold, Job, Log, Model, ModelSource, Source, Stage, StageError, Stream};
+use runner_spec::Device;
 
 use crate::{
     EngineError,
@@ -131,6 +132,9 @@ impl Attempt {
         }
         let node = &self.graph.nodes[stage];
         let mut context = Context::new(self.config.threads, Arc::default());
+        if let Some(Device::Cuda(index)) = node.device {
+            context.gpu = Some(index);
+        }
         for (port, from) in &node.models {
             context.models.insert(port.clone(), self.model(from)?);
         }

@@ -53,7 +53,7 @@ pub(crate) async fn drive(
 ) -> (End, Option<EngineError>) {
     runtime.listen(sender.clone());
     let mut drive = Drive {
-        state: State::new(jobs(runtime, tasks), runtime.config.threads, runtime.config.devices.len()),
+        state: State::new(jobs(runtime, tasks), runtime.config.threads, runtime.config.devices().len()),
         workers: Workers::new(runtime.config.threads.max(1).min(tasks.list.len())),
         runtime,
         tasks: &tasks.list,
@@ -89,7 +89,7 @@ fn jobs(runtime: &Runtime, tasks: &Tasks) -> Vec<Job> {
     let nodes = &runtime.graph.nodes;
     let device = |task: &Task| {
         let device = task.computes.iter().find_map(|&stage| nodes[stage].device)?;
-        runtime.config.devices.iter().position(|other| *other == device)
+        runtime.config.devices().iter().position(|other| *other == device)
     };
     let job = |task: &Task| {
         let limit = time_limit(runtime, task);

@@ -28,15 +28,33 @@ pub type Decode = Arc<dyn Fn(&[u8], &str) -> Result<Decoded, String> + Send + Sy
 pub struct Config {
     /// Threads: how many tasks run at once, and what kernels may use.
     pub threads: usize,
-    /// What computes, as far as results depend on it: `cpu/f32/avx2`. Part of every key.
+    /// What computes, as far as results depend on it: `cpu/f32/avx2`. Part of the key of all that it computes.
     pub backend: String,
-    /// The devices there are.
-    pub devices: Vec<Device>,
+    /// The same for each GPU, by its index: `cuda/f32/sm_90`. Or why there is none, in words.
+    pub gpus: Result<Vec<String>, String>,
     /// Decodes image files where a stage wants pixels.
     pub decode: Decode,
     /// What `${{ secrets.NAME }}` in a stage's settings stands for, by name. A value never appears in a key, a record, a log
     /// or an error.
     pub secrets: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// The devices there are.
+    pub(crate) fn devices(&self) -> Vec<Device> {
+        let gpus = self.gpus.as_ref().map_or(0, Vec::len);
+        std::iter::once(Device::Cpu).chain((0..).take(gpus).map(Device::Cuda)).collect()
+    }
+
+    /// What computes on a device; an error where it is not there.
+    pub(crate) fn backend(&self, device: Device) -> Result<&str, String> {
+        let Device::Cuda(index) = device else { return Ok(&self.backend) };
+        let gpus = self.gpus.as_ref().map_err(String::clone)?;
+        gpus.get(index as usize).map(String::as_str).ok_or_else(|| {
+            let devices: Vec<_> = self.devices().iter().map(ToString::to_string).collect();
+            format!("this machine has {}", devices.join(", "))
+        })
+    }
 }
 
 /// What part of a pipeline to plan.

@@ -27,7 +27,7 @@ pub(crate) fn describe(plan: &Plan, given: Value) -> Value {
         });
         (node.name.clone(), about)
     };
-    let devices: Vec<String> = runtime.config.devices.iter().map(ToString::to_string).collect();
+    let devices: Vec<String> = runtime.config.devices().iter().map(ToString::to_string).collect();
     let mut all = json!({
         "runner": env!("CARGO_PKG_VERSION"),
         "os": os(),

@@ -76,7 +76,7 @@ impl Parts {
         }
         let own = graph.nodes.iter().map(|node| {
             let (now, then) = (self.stages.get(&node.name), last.stages.get(&node.name));
-            now.zip(then).map(|(now, then)| own_changes(self, now, last, then)).unwrap_or_default()
+            now.zip(then).map(|(now, then)| own_changes(now, then)).unwrap_or_default()
         });
         let own = own.collect();
         Explained { graph, now: self, last, causes, own }
@@ -129,7 +129,7 @@ fn rows(graph: &Graph, of: Ref, column: Option<&str>, known: &[Causes], out: &mu
 }
 
 /// What a stage itself has that is not as it was.
-fn own_changes(all_now: &Parts, now: &StageParts, all_then: &Parts, then: &StageParts) -> Vec<Change> {
+fn own_changes(now: &StageParts, then: &StageParts) -> Vec<Change> {
     let text = |text: &str| Some(Value::String(text.to_owned()));
     let mut changes = Vec::new();
     let mut change = |what: String, was, now| changes.push(Change { what, was, now });
@@ -138,8 +138,8 @@ fn own_changes(all_now: &Parts, now: &StageParts, all_then: &Parts, then: &Stage
     } else if now.kind_version != then.kind_version {
         change("the kind's version".into(), Some(then.kind_version.into()), Some(now.kind_version.into()));
     }
-    if all_now.backend != all_then.backend {
-        change("the backend".into(), text(&all_then.backend), text(&all_now.backend));
+    if now.backend != then.backend {
+        change("the backend".into(), text(&then.backend), text(&now.backend));
     }
     for name in names(&now.settings, &then.settings) {
         let (was, is) = (then.settings.get(name), now.settings.get(name));
@@ -179,7 +179,10 @@ impl Explained<'_> {
         let mut changes = self.own[stage].clone();
         for &other in causes.stages.iter().filter(|&&other| other != stage) {
             let of = &self.graph.nodes[other].name;
-            let theirs = self.own[other].iter().filter(|change| change.what != "the backend");
+            // Another processor is told once.
+            let theirs = self.own[other]
+                .iter()
+                .filter(|change| change.what != "the backend" || !self.own[stage].contains(change));
             changes
                 .extend(theirs.map(|change| Change { what: format!("{} of `{of}`", change.what), ..change.clone() }));
         }

@@ -86,6 +86,8 @@ pub(crate) struct Node {
     pub(crate) keep: bool,
     /// The device slot that it needs.
     pub(crate) device: Option<Device>,
+    /// What computes it, see [`Config`](crate::Config).
+    pub(crate) backend: String,
     pub(crate) needs: Vec<usize>,
     pub(crate) barriers: BTreeSet<Barrier>,
     /// To be computed though it may be stored.
@@ -260,6 +262,7 @@ impl Graph {
             cache: def.cache,
             keep: def.keep,
             device: info.device.then(|| def.device.unwrap_or(Device::Cpu)),
+            backend: String::new(),
             needs: def.needs.clone(),
             barriers,
             anew: false,

@@ -52,14 +52,14 @@ pub(crate) struct SourceKeys {
 
 impl Keys {
     /// Derives every key.
-    pub(crate) fn derive(graph: &Graph, sources: &SourceKeys, backend: &str) -> Result<Self, EngineError> {
+    pub(crate) fn derive(graph: &Graph, sources: &SourceKeys) -> Result<Self, EngineError> {
         let mut keys = Self::default();
         for (stage, node) in graph.nodes.iter().enumerate() {
             let made = match node.shape {
                 Shape::Source => keys.source(stage, node, sources),
-                Shape::Job => keys.job(stage, node, graph, backend)?,
-                Shape::Fold => keys.fold(stage, node, graph, backend)?,
-                _ => keys.stream(stage, node, graph, backend)?,
+                Shape::Job => keys.job(stage, node, graph)?,
+                Shape::Fold => keys.fold(stage, node, graph)?,
+                _ => keys.stream(stage, node, graph)?,
             };
             keys.stages.push(made);
         }
@@ -127,8 +127,8 @@ impl Keys {
         StageKeys::default()
     }
 
-    fn stream(&mut self, stage: usize, node: &Node, graph: &Graph, backend: &str) -> Result<StageKeys, EngineError> {
-        let shards = self.shard_keys(node, graph, backend)?;
+    fn stream(&mut self, stage: usize, node: &Node, graph: &Graph) -> Result<StageKeys, EngineError> {
+        let shards = self.shard_keys(node, graph)?;
         for port in node.row_ports() {
             let of = Ref { stage, port };
             let mut rows = Vec::with_capacity(shards.len());
@@ -147,9 +147,9 @@ impl Keys {
         Ok(StageKeys { shards, result: None })
     }
 
-    fn fold(&mut self, stage: usize, node: &Node, graph: &Graph, backend: &str) -> Result<StageKeys, EngineError> {
-        let shards = self.shard_keys(node, graph, backend)?;
-        let mut result = KeyHasher::new("fold/1").digest("stage", &self.base(node, graph, backend)?);
+    fn fold(&mut self, stage: usize, node: &Node, graph: &Graph) -> Result<StageKeys, EngineError> {
+        let shards = self.shard_keys(node, graph)?;
+        let mut result = KeyHasher::new("fold/1").digest("stage", &self.base(node, graph)?);
         for shard in &shards {
             result = result.digest("partial", shard);
         }
@@ -158,8 +158,8 @@ impl Keys {
         Ok(StageKeys { shards, result: Some(result) })
     }
 
-    fn job(&mut self, stage: usize, node: &Node, graph: &Graph, backend: &str) -> Result<StageKeys, EngineError> {
-        let mut result = KeyHasher::new("job/1").digest("stage", &self.base(node, graph, backend)?);
+    fn job(&mut self, stage: usize, node: &Node, graph: &Graph) -> Result<StageKeys, EngineError> {
+        let mut result = KeyHasher::new("job/1").digest("stage", &self.base(node, graph)?);
         for edge in &node.rows {
             result = result.digest(&edge.port, &self.dataset(graph, node, edge)?);
         }
@@ -184,12 +184,12 @@ impl Keys {
     }
 
     /// What is equal for all shards.
-    fn base(&self, node: &Node, graph: &Graph, backend: &str) -> Result<Digest, EngineError> {
+    fn base(&self, node: &Node, graph: &Graph) -> Result<Digest, EngineError> {
         let mut key = KeyHasher::new("stage/1")
             .part("kind", node.kind.as_bytes())
             .part("version", &node.version.to_le_bytes())
             .json("settings", &node.settings)
-            .part("backend", backend.as_bytes());
+            .part("backend", node.backend.as_bytes());
         for (port, from) in &node.models {
             let identity = self.model(from).ok_or_else(|| unknown(node, port))?;
             key = key.part("model port", port.as_bytes()).digest("model", &identity);
@@ -200,8 +200,8 @@ impl Keys {
         Ok(key.finish())
     }
 
-    fn shard_keys(&self, node: &Node, graph: &Graph, backend: &str) -> Result<Vec<Digest>, EngineError> {
-        let base = self.base(node, graph, backend)?;
+    fn shard_keys(&self, node: &Node, graph: &Graph) -> Result<Vec<Digest>, EngineError> {
+        let base = self.base(node, graph)?;
         let shards = node.origin.map_or(0, |origin| self.shards(origin));
         (0..shards)
             .map(|shard| {

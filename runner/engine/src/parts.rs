@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Raised when parts are written in another way.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Digits of a mark. Two contents have the same mark once in four thousand million times, and then a message says too little.
 const MARK: usize = 8;
 
@@ -25,7 +25,6 @@ const MARK: usize = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Parts {
     version: u32,
-    pub(crate) backend: String,
     pub(crate) stages: BTreeMap<String, StageParts>,
 }
 
@@ -34,6 +33,7 @@ pub(crate) struct Parts {
 pub(crate) struct StageParts {
     pub(crate) kind: String,
     pub(crate) kind_version: u32,
+    pub(crate) backend: String,
     pub(crate) settings: BTreeMap<String, Value>,
     /// By port: the reference and what it stands for.
     pub(crate) models: BTreeMap<String, (String, Digest)>,
@@ -75,10 +75,10 @@ impl Marks {
 
 impl Parts {
     /// The parts as they are now.
-    pub(crate) fn new(graph: &Graph, sources: &SourceKeys, backend: &str) -> Self {
+    pub(crate) fn new(graph: &Graph, sources: &SourceKeys) -> Self {
         let stages = graph.nodes.iter().enumerate();
         let stages = stages.map(|(stage, node)| (node.name.clone(), of(graph, stage, node, sources))).collect();
-        Self { version: VERSION, backend: backend.to_owned(), stages }
+        Self { version: VERSION, stages }
     }
 
     /// The parts of the last run of a pipeline of that name; empty if they cannot be read.
@@ -129,6 +129,7 @@ fn of(graph: &Graph, stage: usize, node: &Node, sources: &SourceKeys) -> StagePa
     StageParts {
         kind: node.kind.clone(),
         kind_version: node.version,
+        backend: node.backend.clone(),
         settings: settings.map(|(name, value)| (name.clone(), value.clone())).collect(),
         models,
         reads,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use runner_contract::{Digest, Shape, Stage, StageError};
-use runner_spec::Pipeline;
+use runner_spec::{Device, Pipeline};
 use runner_store::Entry;
 use tokio::{runtime::Handle, task::spawn_blocking};
 
@@ -117,7 +117,7 @@ pub(crate) async fn plan(
     let (handle, started) = (Handle::current(), engine.clone());
     let read = spawn_blocking(move || {
         let mut graph = Graph::new(&pipeline, started.registry.as_ref())?;
-        check_devices(&graph, &started)?;
+        place(&mut graph, &pipeline, &started)?;
         let goal = goal(&graph, &options, &pipeline)?;
         if let Goal::Stages(only) = &goal {
             only.iter().for_each(|&stage| graph.keep(stage));
@@ -128,8 +128,8 @@ pub(crate) async fn plan(
         graph.anew(&named(&pipeline, &options.from)?);
         let secrets = Secrets::new(&started.config.secrets);
         let (sources, opened) = open_sources(&graph, &started, &secrets, options.limit)?;
-        let keys = Keys::derive(&graph, &sources, &started.config.backend)?;
-        let parts = Parts::new(&graph, &sources, &started.config.backend);
+        let keys = Keys::derive(&graph, &sources)?;
+        let parts = Parts::new(&graph, &sources);
         let runtime = Runtime::new(&started, handle, graph, keys, opened, options.limit);
         Ok::<_, EngineError>((pipeline, goal, sources, parts, runtime))
     });
@@ -179,16 +179,19 @@ fn named(pipeline: &Pipeline, names: &[String]) -> Result<BTreeSet<usize>, Engin
     Ok(found)
 }
 
-fn check_devices(graph: &Graph, engine: &Engine) -> Result<(), EngineError> {
-    for node in &graph.nodes {
-        if let Some(device) = node.device.filter(|device| !engine.config.devices.contains(device)) {
-            let have: Vec<String> = engine.config.devices.iter().map(ToString::to_string).collect();
-            return Err(EngineError::Invalid(format!(
-                "stage `{}` asks for device `{device}`, and this program has {}",
-                node.name,
-                have.join(", ")
-            )));
+/// Says of each stage what computes it. A device that is not there is an error: nothing is computed elsewhere instead.
+fn place(graph: &mut Graph, pipeline: &Pipeline, engine: &Engine) -> Result<(), EngineError> {
+    for node in &mut graph.nodes {
+        let asked = pipeline.stages.iter().find(|stage| stage.name == node.name).and_then(|stage| stage.device);
+        let refused = |device: Device, why: &str| {
+            EngineError::Invalid(format!("stage `{}` asks for device `{device}`: {why}", node.name))
+        };
+        if let (None, Some(device @ Device::Cuda(_))) = (node.device, asked) {
+            return Err(refused(device, &format!("the kind `{}` computes nothing on a GPU", node.kind)));
         }
+        let device = node.device.unwrap_or(Device::Cpu);
+        let backend = engine.config.backend(device).map_err(|why| refused(device, &why))?;
+        node.backend = backend.to_owned();
     }
     Ok(())
 }

@@ -43,11 +43,14 @@ pub struct Hub {
     hugging_face: HuggingFace,
     /// What folders and files were when they were last looked at.
     known: Mutex<HashMap<String, (Stamp, ModelInfo)>>,
-    loaded: Mutex<HashMap<Digest, Arc<Loaded>>>,
+    loaded: Mutex<LoadedModels>,
 }
 
 /// Path, size and modification time of files: while these stay, so does the content.
 type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
+
+/// Models by identity and GPU.
+type LoadedModels = HashMap<(Digest, Option<u32>), Arc<Loaded>>;
 
 /// What a reference names.
 #[derive(Clone, Debug)]
@@ -146,7 +149,12 @@ impl Hub {
 
     /// Loads a model, or gives the one already loaded of that identity.
     pub fn load(&self, model: &Model) -> Result<Arc<Loaded>, ModelError> {
-        if let Some(loaded) = lock(&self.loaded).get(&model.identity) {
+        self.load_on(model, None)
+    }
+
+    /// The same, on a GPU where one is named, by its index.
+    pub fn load_on(&self, model: &Model, gpu: Option<u32>) -> Result<Arc<Loaded>, ModelError> {
+        if let Some(loaded) = lock(&self.loaded).get(&(model.identity, gpu)) {
             return Ok(loaded.clone());
         }
         let place = match &model.source {
@@ -158,8 +166,8 @@ impl Hub {
                 self.place(reference)?
             }
         };
-        let loaded = Arc::new(Parts::open(&place)?.load()?);
-        lock(&self.loaded).insert(model.identity, loaded.clone());
+        let loaded = Arc::new(Parts::open(&place)?.load(gpu)?);
+        lock(&self.loaded).insert((model.identity, gpu), loaded.clone());
         Ok(loaded)
     }
 

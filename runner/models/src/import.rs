@@ -100,7 +100,7 @@ impl Hub {
 /// The tensors that the network takes, which loading it tells and checks, and the texts of the bundle.
 fn survey(parts: Parts) -> Result<(Vec<Planned>, BTreeMap<String, String>), ModelError> {
     let mut tensors = Vec::new();
-    let loaded = parts.load_noting(&mut |name, shape, dtype| {
+    let loaded = parts.load_noting(None, &mut |name, shape, dtype| {
         let dtype = if dtype == Some(Dtype::F64) { None } else { dtype };
         tensors.push(Planned { name: name.to_owned(), shape: shape.to_vec(), dtype: dtype.unwrap_or(Dtype::F32) });
     })?;

@@ -7,7 +7,6 @@ use crate::{Classifier, ClassifierConfig, Clip, ClipConfig, ModelError, fields::
 
 /// A model in memory. Shared between threads; using it does not change it.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are few, each behind an Arc")]
 pub enum Loaded {
     /// Embeds pictures and texts into one space.
     Clip(Clip),

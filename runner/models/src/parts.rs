@@ -94,22 +94,32 @@ impl Parts {
         }
     }
 
-    pub(crate) fn load(self) -> Result<Loaded, ModelError> {
-        self.load_noting(&mut |_, _, _| ())
+    /// Loads, to be computed on a GPU or else on the processor.
+    pub(crate) fn load(self, gpu: Option<u32>) -> Result<Loaded, ModelError> {
+        self.load_noting(gpu, &mut |_, _, _| ())
     }
 
     /// Loads, and tells each tensor that the network takes: name, shape, and number format in the file.
-    pub(crate) fn load_noting(self, note: &mut Note<'_>) -> Result<Loaded, ModelError> {
+    pub(crate) fn load_noting(self, gpu: Option<u32>, note: &mut Note<'_>) -> Result<Loaded, ModelError> {
         let Self { config, preprocess, tokenizer, weights, .. } = self;
         let values = &mut |name: &str, shape: &[usize]| {
             note(name, shape, weights.dtype(name));
             weights.tensor(name, shape)
         };
         match config {
-            ModelConfig::Classifier(config) => Classifier::new(config, values, preprocess).map(Loaded::Classifier),
+            ModelConfig::Classifier(config) => {
+                if gpu.is_some() {
+                    let problem = format!(
+                        "a {} model cannot be computed on a GPU yet, only CLIP's transformers; use `device: cpu`",
+                        config.architecture.name()
+                    );
+                    return Err(ModelError::Input(problem));
+                }
+                Classifier::new(config, values, preprocess).map(Loaded::Classifier)
+            }
             ModelConfig::Clip(config) => {
                 let tokenizer = tokenizer.load()?.ok_or_else(|| ModelError::file(weights.name(), "no tokenizer"))?;
-                Clip::new(config, values, tokenizer, preprocess).map(Loaded::Clip)
+                Clip::new(config, values, tokenizer, preprocess, gpu).map(Loaded::Clip)
             }
         }
     }

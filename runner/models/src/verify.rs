@@ -22,11 +22,17 @@ pub struct Verified {
 impl Hub {
     /// Reads all of a model and computes something with it. `against` is a safetensors file of what is expected: for `pixels`
     /// (`[n, 3, side, side]`) `images` (`[n, dim]`) or `logits` (`[n, classes]`), and for `ids` (`[n, tokens]`, as floating-point
-    /// numbers) `texts` (`[n, dim]`).
-    pub fn verify(&self, reference: &str, against: Option<&Path>, threads: usize) -> Result<Verified, ModelError> {
+    /// numbers) `texts` (`[n, dim]`). Computes on a GPU where one is named.
+    pub fn verify(
+        &self,
+        reference: &str,
+        against: Option<&Path>,
+        threads: usize,
+        gpu: Option<u32>,
+    ) -> Result<Verified, ModelError> {
         let identity = self.info(reference)?.identity;
         let (mut tensors, mut parameters) = (0, 0);
-        let loaded = Parts::open(&self.place(reference)?)?.load_noting(&mut |_, shape, _| {
+        let loaded = Parts::open(&self.place(reference)?)?.load_noting(gpu, &mut |_, shape, _| {
             tensors += 1;
             parameters += shape.iter().product::<usize>() as u64;
         })?;

@@ -23,7 +23,7 @@ fn hub(dir: &tempfile::TempDir) -> Hub {
 }
 
 fn check(hub: &Hub, reference: &str, expected: &str) {
-    let found = hub.verify(reference, Some(&golden().join(expected)), 2).unwrap();
+    let found = hub.verify(reference, Some(&golden().join(expected)), 2, None).unwrap();
     assert_eq!(found.differences.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["images", "texts"], "{reference}");
     assert!(found.differences.iter().all(|(_, difference)| *difference < TOLERANCE), "{reference}: {found:?}");
 }

@@ -126,9 +126,9 @@ pub trait Backend: Sized {
     /// An activation; cloning shares the values.
     type Tensor: Clone;
     /// The matrix of a linear map, prepared as the backend likes it.
-    type Weight: Shaped + Clone + Send + Sync;
+    type Weight: Shaped + Clone;
     /// Any other parameter: a bias, a gain, an embedding table, a scalar.
-    type Param: Shaped + Clone + Send + Sync;
+    type Param: Shaped + Clone;
 
     /// Takes the matrix of a linear map, `[outputs, inputs]`; `name` as in the checkpoint.
     ///

@@ -49,9 +49,37 @@ pub enum Error {
         /// The operation.
         operation: &'static str,
     },
-    /// The device could not do it (out of memory, a failed kernel).
+    /// The program was built without the feature `cuda`.
+    #[error("this program was built without CUDA; scripts/cuda-build builds one with it")]
+    WithoutCuda,
+    /// The driver shows no GPU, or does not start.
+    #[error("no GPU can be used: the driver says {0}")]
+    NoCuda(String),
+    /// A GPU that the driver does not show.
+    #[error("there is no GPU {index}: {}", seen(*.count))]
+    NoGpu {
+        /// The index that was asked for.
+        index: u32,
+        /// How many GPUs there are.
+        count: u32,
+    },
+    /// The device's memory is full. What works on fewer rows at once may still succeed.
+    #[error("the device is out of memory")]
+    OutOfMemory,
+    /// The device could not do it.
     #[error("the device failed: {0}")]
     Device(String),
+}
+
+/// How many GPUs there are, in words.
+fn seen(count: u32) -> String {
+    let visible =
+        if std::env::var_os("CUDA_VISIBLE_DEVICES").is_some() { " that CUDA_VISIBLE_DEVICES shows" } else { "" };
+    match count {
+        0 => format!("there is none{visible}"),
+        1 => format!("there is one{visible}, 0"),
+        count => format!("there are {count}{visible}, 0 to {}", count - 1),
+    }
 }
 
 /// `found` must be `expected`.

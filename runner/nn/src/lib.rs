@@ -8,6 +8,7 @@ mod backend;
 mod convolution;
 mod error;
 mod fused;
+pub mod gpu;
 mod isa;
 mod kernels;
 pub mod optim;
@@ -16,8 +17,6 @@ mod shapes;
 mod similarity;
 mod stack;
 
-#[cfg(feature = "cuda")]
-pub use autograd::Cuda;
 pub use autograd::{
     Cpu, Dfdx, Host, Matrix, Operations, Parameter, ParameterInfo, Record, Recorded, Session, Step, Stock, Unrecorded,
 };

@@ -102,7 +102,7 @@ struct Classes {
 
 impl Classes {
     fn load(&self, context: &Context) -> Result<Arc<Loaded>, StageError> {
-        self.hub.load(context.model("model")?).map_err(crate::stage_error)
+        self.hub.load_on(context.model("model")?, context.gpu).map_err(crate::stage_error)
     }
 }
 

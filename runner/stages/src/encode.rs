@@ -147,7 +147,7 @@ struct Encoder {
 impl Encoder {
     fn load(&self, context: &Context) -> Result<(Arc<Loaded>, Digest), StageError> {
         let model = context.model("model")?;
-        let loaded = self.hub.load(model).map_err(crate::stage_error)?;
+        let loaded = self.hub.load_on(model, context.gpu).map_err(crate::stage_error)?;
         Ok((loaded, model.identity))
     }
 
@@ -279,6 +279,19 @@ mod tests {
     fn chosen(columns: &[(&str, ColumnType)], encodes: &[Modality], column: Option<&str>) -> Result<String, String> {
         let schema = Schema::new(columns.iter().map(|(name, kind)| Column::new(*name, kind.clone())));
         choose(column, &schema, &model(encodes)).map(|(name, _)| name).map_err(|problem| problem.message)
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_an_error_and_no_reason_to_compute_elsewhere() {
+        let hub = Arc::new(Hub::new(std::path::PathBuf::new()));
+        let info = hub.info("builtin:mini-clip").unwrap();
+        let source = runner_contract::ModelSource::Reference("builtin:mini-clip".to_owned());
+        let mut context = crate::testing::context(&[]);
+        context.models.insert("model".to_owned(), runner_contract::Model { identity: info.identity, source });
+        let encoder = Encoder { hub, column: "text".to_owned(), truncate: false };
+        assert!(encoder.load(&context).is_ok());
+        context.gpu = Some(999);
+        assert!(encoder.load(&context).is_err());
     }
 
     #[test]

@@ -8,8 +8,8 @@ mod validation;
 use std::collections::BTreeMap;
 
 use runner_contract::{
-    ColumnType, Digest, Input, Job, JobContext, KindInfo, Modality, ModelInfo, Need, Outcome, OutputPort, PortKind,
-    Problem, Random, Shape, Stage, StageError,
+    ColumnType, Context, Digest, Input, Job, JobContext, KindInfo, Modality, ModelInfo, Need, Outcome, OutputPort,
+    PortKind, Problem, Random, Shape, Stage, StageError,
 };
 use runner_data::ClipTokenizer;
 use runner_models::{
@@ -195,10 +195,10 @@ impl Training {
     /// From the checkpoint, or from the beginning.
     fn start(&self, context: &JobContext<'_>, tokenizer: ClipTokenizer, steps: u64) -> Result<State, StageError> {
         if let Some(bytes) = context.checkpoint.load()? {
-            return State::read(&bytes, context.base.threads);
+            return State::read(&bytes, &context.base);
         }
         let setup = self.settings.setup(tokenizer, steps);
-        let trainer = ClipTrainer::new(setup, context.base.threads).map_err(crate::stage_error)?;
+        let trainer = ClipTrainer::new(setup, context.base.threads, context.base.gpu).map_err(crate::stage_error)?;
         Ok(State { trainer, history: History::default() })
     }
 
@@ -234,10 +234,11 @@ impl State {
         writer.finish()
     }
 
-    fn read(bytes: &[u8], threads: usize) -> Result<Self, StageError> {
+    fn read(bytes: &[u8], context: &Context) -> Result<Self, StageError> {
         let mut reader = Reader::new(bytes, 1, "the training checkpoint")?;
         let history = History::read(&mut reader)?;
-        let trainer = ClipTrainer::load(reader.bytes()?.to_vec(), threads).map_err(crate::stage_error)?;
+        let trainer =
+            ClipTrainer::load(reader.bytes()?.to_vec(), context.threads, context.gpu).map_err(crate::stage_error)?;
         reader.finish()?;
         Ok(Self { trainer, history })
     }

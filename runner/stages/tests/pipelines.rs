@@ -6,7 +6,6 @@ use std::{fs, path::Path, sync::Arc};
 
 use runner_contract::Registry;
 use runner_engine::{Cancel, Config, Decoded, Engine, RunReport};
-use runner_spec::Device;
 use runner_stages::{Services, registry};
 use runner_store::Store;
 
@@ -29,7 +28,7 @@ async fn run(store: &Store, name: &str, set: &[(&str, &str)], limit: usize) -> R
     let config = Config {
         threads: 2,
         backend: "cpu/test".into(),
-        devices: vec![Device::Cpu],
+        gpus: Ok(Vec::new()),
         decode: Arc::new(decode),
         secrets: Default::default(),
     };

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use runner_data::Catalog;
 use runner_models::Hub;
+use runner_nn::gpu::{self, GpuInfo};
 use runner_store::{Place, Store};
 use serde_json::json;
 
 use crate::{
     Exit,
-    app::App,
+    app::{App, architecture},
     failure::Failure,
     output::{count, size, table},
     redact::redact,
@@ -32,6 +33,7 @@ pub(crate) async fn run(_: &Args, app: &App<'_>) -> Result<Exit, Failure> {
         Check { name: "processor", found: Ok(format!("{}, {} threads", runner_nn::instruction_set(), app.threads)) },
         Check { name: "settings", found: Ok(settings(app)) },
     ];
+    checks.extend(gpus());
     checks.extend(store(app).await);
     for reference in Hub::builtin() {
         let found = services.hub.open(&reference).map(|clip| format!("{reference}, embeddings of {}", clip.dim()));
@@ -68,6 +70,26 @@ pub(crate) async fn run(_: &Args, app: &App<'_>) -> Result<Exit, Failure> {
         app.output.text(&table(&[("", false), ("", false), ("", false)], &rows, app.output.paint))?;
     }
     Ok(if sound { Exit::Done } else { Exit::Failed })
+}
+
+/// The GPUs. A build that cannot use any is no fault; one that could and finds none has one.
+fn gpus() -> Vec<Check> {
+    let check = |found: Result<String, runner_nn::Error>| Check {
+        name: "GPU",
+        found: found.map_err(|error| error.to_string()),
+    };
+    let count = match gpu::count() {
+        Ok(0) => return vec![check(gpu::describe(0).map(|_| String::new()))],
+        Ok(count) => count,
+        Err(error @ runner_nn::Error::WithoutCuda) => return vec![check(Ok(error.to_string()))],
+        Err(error) => return vec![check(Err(error))],
+    };
+    let described = |found: GpuInfo| {
+        let (memory, free) = found.memory;
+        let name = found.name.as_deref().unwrap_or("of unknown name");
+        format!("cuda:{} {name}, {}, {} of {} free", found.index, architecture(&found), size(free), size(memory))
+    };
+    (0..count).map(|index| check(gpu::describe(index).map(described))).collect()
 }
 
 fn settings(app: &App<'_>) -> String {

@@ -11,6 +11,7 @@ use runner_models::{
     Classifier, Clip, Decision, Hub, Loaded, TowerConfig, VisionConfig,
     safetensors::{self, Dtype, Tensor},
 };
+use runner_spec::Device;
 use serde_json::{Value, json};
 
 use crate::{
@@ -53,6 +54,9 @@ pub(crate) enum Command {
         /// How far values may be off, relative to the largest
         #[arg(long, value_name = "SHARE", default_value = "0.0001")]
         tolerance: f32,
+        /// Where to compute: cpu, cuda, cuda:N
+        #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+        device: Device,
     },
     /// Turn lines on stdin into token ids
     Tokenize {
@@ -90,8 +94,8 @@ pub(crate) fn run(command: &Command, app: &App<'_>) -> Result<Exit, Failure> {
     let hub = app.services(&app.folder)?.hub;
     match command {
         Command::Import { model, name, kind } => import(&hub, model, name.as_deref(), kind.as_deref(), app)?,
-        Command::Verify { model, against, tolerance } => {
-            return verify(&hub, model, against.as_deref(), *tolerance, app);
+        Command::Verify { model, against, tolerance, device } => {
+            return verify(&hub, model, against.as_deref(), *tolerance, *device, app);
         }
         Command::List => list(&hub, app)?,
         Command::Show { model } => show(&hub, model, app)?,
@@ -138,9 +142,25 @@ fn import(hub: &Hub, model: &str, name: Option<&str>, kind: Option<&str>, app: &
     app.output.text(&table(&head, &rows, app.output.paint))
 }
 
-fn verify(hub: &Hub, model: &str, against: Option<&Path>, tolerance: f32, app: &App<'_>) -> Result<Exit, Failure> {
+/// Reads a device.
+fn device(text: &str) -> Result<Device, &'static str> {
+    Device::parse(text).ok_or("there are cpu, cuda and cuda:N")
+}
+
+fn verify(
+    hub: &Hub,
+    model: &str,
+    against: Option<&Path>,
+    tolerance: f32,
+    device: Device,
+    app: &App<'_>,
+) -> Result<Exit, Failure> {
     let against = against.map(|path| app.folder.join(path));
-    let found = hub.verify(model, against.as_deref(), app.threads)?;
+    let gpu = match device {
+        Device::Cpu => None,
+        Device::Cuda(index) => Some(index),
+    };
+    let found = hub.verify(model, against.as_deref(), app.threads, gpu)?;
     let off = found.differences.iter().filter(|(_, difference)| difference.is_nan() || *difference > tolerance);
     let off: Vec<_> = off.map(|(name, difference)| format!("{name} are off by {difference:.1e}")).collect();
     if app.output.json {

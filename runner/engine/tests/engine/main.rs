@@ -1,6 +1,7 @@
 //! The engine over a real store, with toy kinds.
 
 mod cache;
+mod devices;
 mod failures;
 mod faults;
 mod killed;

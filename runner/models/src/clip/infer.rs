@@ -5,7 +5,7 @@ use runner_nn::{Backend, Fused};
 
 use crate::{
     ModelError,
-    clip::{ClipConfig, Network, network::Values},
+    clip::{ClipConfig, Network, gpu::OnGpu, network::Values},
 };
 
 /// Texts encoded together, so that memory is bounded.
@@ -13,15 +13,22 @@ const TEXTS: usize = 256;
 
 /// A CLIP model with its tokenizer and preprocessing. Shared between threads; encoding does not change it.
 pub struct Clip {
-    network: Network<Fused>,
+    config: ClipConfig,
+    towers: Towers,
     logit_scale: f32,
     tokenizer: ClipTokenizer,
     preprocess: Preprocess,
 }
 
+/// Both towers, where they are computed.
+enum Towers {
+    Host(Box<Network<Fused>>),
+    Gpu(OnGpu),
+}
+
 impl std::fmt::Debug for Clip {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clip").field("config", self.network.config()).finish_non_exhaustive()
+        f.debug_struct("Clip").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -31,6 +38,7 @@ impl Clip {
         values: &mut Values<'_>,
         tokenizer: ClipTokenizer,
         preprocess: Preprocess,
+        gpu: Option<u32>,
     ) -> Result<Self, ModelError> {
         check_size(&config, &preprocess)?;
         let mut log_scale = config.logit_scale_init;
@@ -41,14 +49,23 @@ impl Clip {
             }
             Ok(values)
         };
-        let (network, _) = Network::new(&Fused::new(1)?, config, &mut values)?;
+        let towers = match gpu {
+            Some(gpu) => Towers::Gpu(OnGpu::load(gpu, config, &mut values)?),
+            None => Towers::Host(Box::new(Network::new(&Fused::new(1)?, config, &mut values)?.0)),
+        };
         let context = tokenizer.context().min(config.text.positions);
-        Ok(Self { network, logit_scale: log_scale.exp(), tokenizer: tokenizer.with_context(context), preprocess })
+        Ok(Self {
+            config,
+            towers,
+            logit_scale: log_scale.exp(),
+            tokenizer: tokenizer.with_context(context),
+            preprocess,
+        })
     }
 
     /// The architecture.
     pub fn config(&self) -> &ClipConfig {
-        self.network.config()
+        &self.config
     }
 
     /// Turns texts into the ids that [`Clip::encode_texts`] takes.
@@ -75,22 +92,30 @@ impl Clip {
     pub fn encode_images(&self, pixels: &[f32], n: usize, threads: usize) -> Result<Vec<f32>, ModelError> {
         let (side, channels) = (self.config().vision.image_size(), self.config().vision.channels());
         let image = check_pixels(pixels, n, channels, side)?;
+        let network = match &self.towers {
+            Towers::Host(network) => network,
+            Towers::Gpu(gpu) => return gpu.images(pixels),
+        };
         let backend = Fused::new(threads)?;
         let mut embeddings = Vec::with_capacity(n * self.dim());
-        for pixels in pixels.chunks(self.network.together() * image) {
-            embeddings.append(&mut backend.values(&self.network.images(&backend, pixels)?)?);
+        for pixels in pixels.chunks(network.together() * image) {
+            embeddings.append(&mut backend.values(&network.images(&backend, pixels)?)?);
         }
         Ok(embeddings)
     }
 
     /// Embeds tokenized texts as `[n, dim]`, projected and not normalised.
     pub fn encode_texts(&self, ids: &[Vec<u32>], threads: usize) -> Result<Vec<f32>, ModelError> {
+        let network = match &self.towers {
+            Towers::Host(network) => network,
+            Towers::Gpu(gpu) => return gpu.texts(ids),
+        };
         let backend = Fused::new(threads)?;
         let mut embeddings = Vec::with_capacity(ids.len() * self.dim());
         for group in ids.chunks(TEXTS) {
             let texts: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
             let texts = self.config().text.join(&texts)?;
-            embeddings.append(&mut backend.values(&self.network.texts(&backend, &texts)?)?);
+            embeddings.append(&mut backend.values(&network.texts(&backend, &texts)?)?);
         }
         Ok(embeddings)
     }

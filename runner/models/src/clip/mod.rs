@@ -1,6 +1,7 @@
 //! CLIP: an image tower and a text tower that embed into one space (Radford et al. 2021, arXiv 2103.00020).
 
 mod config;
+mod gpu;
 mod infer;
 mod network;
 mod resnet;

@@ -1,6 +1,7 @@
 //! Contrastive training of a CLIP model, step by step.
 
 mod augment;
+mod compute;
 mod init;
 mod pairs;
 mod state;
@@ -8,16 +9,17 @@ mod state;
 mod tests;
 
 use runner_data::{ClipTokenizer, Preprocess};
-use runner_nn::{Backend, Cpu, Session, optim};
+use runner_nn::{Step, optim};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     BundleTexts, Clip, ClipConfig, ModelError, Pooling, VisionConfig, bundle,
-    clip::{Network, Parameter, check_size},
+    clip::{Parameter, check_size},
     safetensors::{Dtype, Tensor},
 };
 
 pub use augment::Augment;
+use compute::Compute;
 pub use pairs::true_pairs;
 
 /// The logit scale that training may not exceed, as a logarithm: ln 100 (section 2.5 of the paper). It may not fall
@@ -102,15 +104,14 @@ pub struct StepStats {
     pub learning_rate: f32,
 }
 
-/// A model being trained, and the optimizer's state. Equal calls give equal bits, for any number of threads.
+/// A model being trained, and the optimizer's state. On the processor equal calls give equal bits, for any number of threads.
 pub struct ClipTrainer {
     config: ClipConfig,
     options: TrainOptions,
     texts: BundleTexts,
     tokenizer: ClipTokenizer,
     preprocess: Preprocess,
-    session: Session<Cpu>,
-    network: Network<Session<Cpu>>,
+    compute: Box<dyn Compute>,
     parameters: Vec<Parameter>,
     optimizer: optim::AdamW,
     /// What the weights started from; kept for the checkpoint.
@@ -118,16 +119,17 @@ pub struct ClipTrainer {
 }
 
 impl ClipTrainer {
-    /// A trainer at step 0, with weights from the seed.
-    pub fn new(setup: TrainSetup, threads: usize) -> Result<Self, ModelError> {
+    /// A trainer at step 0, with weights from the seed; on a GPU where one is named, by its index.
+    pub fn new(setup: TrainSetup, threads: usize, gpu: Option<u32>) -> Result<Self, ModelError> {
         let (config, seed) = (setup.config, setup.seed);
         check(&setup)?;
-        Self::with_weights(setup, threads, &mut |name, shape| Ok(init::values(&config, seed, name, shape)))
+        Self::with_weights(setup, threads, gpu, &mut |name, shape| Ok(init::values(&config, seed, name, shape)))
     }
 
     fn with_weights(
         setup: TrainSetup,
         threads: usize,
+        gpu: Option<u32>,
         values: &mut crate::clip::Values<'_>,
     ) -> Result<Self, ModelError> {
         let TrainSetup { config, options, tokenizer, preprocess, seed } = setup;
@@ -139,10 +141,9 @@ impl ClipTrainer {
             preprocessor: preprocess.to_json(),
             card: None,
         };
-        let session = Session::new(threads)?;
-        let (network, parameters) = Network::new(&session, config, values)?;
+        let (compute, parameters) = compute::place(config, threads, gpu, values)?;
         let optimizer = optim::AdamW::new(options.beta1, options.beta2, options.eps, parameters.len());
-        Ok(Self { config, options, texts, seed, tokenizer, preprocess, session, network, parameters, optimizer })
+        Ok(Self { config, options, texts, seed, tokenizer, preprocess, compute, parameters, optimizer })
     }
 
     /// Steps done.
@@ -161,7 +162,7 @@ impl ClipTrainer {
         let (optimizer, parameters) = (&mut self.optimizer, &self.parameters);
         let mut logit_scale = 0.0;
         optimizer.begin_step();
-        self.session.update(|i, _, values| {
+        self.compute.update(&mut |i, values| {
             let decay = if parameters[i].decay { options.weight_decay } else { 0.0 };
             optimizer.update(i, values, &gradients[i], learning_rate, decay);
             if parameters[i].is_log_scale() {
@@ -190,13 +191,8 @@ impl ClipTrainer {
         let equal = batch.true_pairs.is_none().then(|| pairs::equal_texts(batch.texts));
         let true_pairs = batch.true_pairs.or(equal.as_deref()).unwrap_or_default();
         let texts: Vec<&[u32]> = batch.texts.iter().map(Vec::as_slice).collect();
-        let session = &self.session;
-        let images = session.l2_normalize(&self.network.images(session, batch.pixels)?)?;
-        let texts = session.l2_normalize(&self.network.texts(session, &self.config.text.join(&texts)?)?)?;
-        let loss = session.contrastive_loss(&images, &texts, self.network.log_scale(), Some(true_pairs))?;
-        drop((images, texts));
-        let step = session.backward(loss)?;
-        Ok((step.loss, step.gradients))
+        let Step { loss, gradients } = self.compute.gradients(batch.pixels, &texts, true_pairs)?;
+        Ok((loss, gradients))
     }
 
     /// The model as it is now, ready to encode.
@@ -206,7 +202,7 @@ impl ClipTrainer {
             let found = tensors.next().filter(|(found, _, _)| found == name);
             found.map(|(_, _, values)| values).ok_or_else(|| ModelError::tensor("training", name, "out of order"))
         };
-        Clip::new(self.config, &mut next, self.tokenizer.clone(), self.preprocess.clone())
+        Clip::new(self.config, &mut next, self.tokenizer.clone(), self.preprocess.clone(), None)
     }
 
     /// The model as it is now, as a bundle. `card` is its model card, JSON.
@@ -220,7 +216,7 @@ impl ClipTrainer {
     /// The weights as a checkpoint has them: name, shape, values, in the order that the network asks for them.
     fn tensors(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let mut tensors = Vec::new();
-        for (parameter, values) in self.parameters.iter().zip(self.session.read()) {
+        for (parameter, values) in self.parameters.iter().zip(self.compute.read()) {
             let mut rest = values.as_slice();
             for (name, shape) in &parameter.parts {
                 let (part, after) = rest.split_at(shape.iter().product());

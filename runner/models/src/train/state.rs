@@ -51,7 +51,7 @@ impl ClipTrainer {
     }
 
     /// Goes on from what [`ClipTrainer::save`] gave.
-    pub fn load(bytes: Vec<u8>, threads: usize) -> Result<Self, ModelError> {
+    pub fn load(bytes: Vec<u8>, threads: usize, gpu: Option<u32>) -> Result<Self, ModelError> {
         let reader = Reader::from_bytes(NAME, bytes)?;
         let bad = |problem: String| ModelError::file(NAME, problem);
         let text = |name: &str| reader.metadata().get(name).ok_or_else(|| bad(format!("no `{name}`")));
@@ -64,7 +64,7 @@ impl ClipTrainer {
         let tokenizer = ClipTokenizer::from_json(text("tokenizer.json")?, settings).map_err(|e| bad(e.to_string()))?;
         let preprocess = Preprocess::from_config(text("preprocessor_config.json")?).map_err(|e| bad(e.to_string()))?;
         let setup = TrainSetup { config, options: header.options, tokenizer, preprocess, seed: header.seed };
-        let mut trainer = Self::with_weights(setup, threads, &mut |name, shape| reader.tensor(name, shape))?;
+        let mut trainer = Self::with_weights(setup, threads, gpu, &mut |name, shape| reader.tensor(name, shape))?;
         trainer.optimizer.steps = header.steps;
         let AdamW { first, second, .. } = &mut trainer.optimizer;
         for (moments, name) in [first, second].into_iter().zip(MOMENTS) {

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use runner_contract::Random;
 use runner_data::{ClipTokenizer, Preprocess};
+#[cfg(not(feature = "cuda"))]
+use runner_nn::{Session, gpu::GpuOperations};
 
 use super::{ClipTrainer, TrainBatch, TrainOptions, TrainSetup};
 use crate::{
@@ -37,7 +39,8 @@ fn worst_gradient(name: &str, threads: usize) -> (f32, String) {
     let weights = Weights::open(&files(&folder).unwrap()).unwrap();
     let setup = setup(&folder, TrainOptions::default());
     let side = setup.config.vision.image_size();
-    let trainer = ClipTrainer::with_weights(setup, threads, &mut |name, shape| weights.tensor(name, shape)).unwrap();
+    let trainer =
+        ClipTrainer::with_weights(setup, threads, None, &mut |name, shape| weights.tensor(name, shape)).unwrap();
     let json: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
     let texts: Vec<Vec<u32>> = serde_json::from_value(json["ids"].clone()).unwrap();
@@ -100,7 +103,7 @@ fn train(trainer: &mut ClipTrainer, steps: std::ops::Range<u64>) -> f32 {
 
 fn small(threads: usize) -> ClipTrainer {
     let options = TrainOptions { steps: 60, warmup: 5, ..TrainOptions::default() };
-    ClipTrainer::new(setup(&golden("gelu"), options), threads).unwrap()
+    ClipTrainer::new(setup(&golden("gelu"), options), threads, None).unwrap()
 }
 
 #[test]
@@ -111,6 +114,23 @@ fn training_lowers_the_loss() {
     assert!(before > 1.0 && after < 0.2, "{before} to {after}");
 }
 
+/// What a GPU computes, computed by the same operations of dfdx on the processor.
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn training_with_the_operations_of_a_gpu_goes_the_same_way() {
+    let (mut here, mut there) = (small(1), small(1));
+    let mut tensors = there.tensors().into_iter();
+    let session = Session::over(GpuOperations::default());
+    let mut next = |_: &str, _: &[usize]| Ok(tensors.next().unwrap().2);
+    there.compute = super::compute::on(session, there.config, &mut next).unwrap().0;
+    for step in 0..6 {
+        let (one, other) = (train(&mut here, step..step + 1), train(&mut there, step..step + 1));
+        assert!((one - other).abs() < 1e-3 * one, "step {step}: {one} {other}");
+    }
+    let error = ClipTrainer::load(here.save(), 1, Some(0)).err().unwrap().to_string();
+    assert!(error.starts_with("this program was built without CUDA"), "{error}");
+}
+
 #[test]
 fn a_resumed_training_ends_with_the_same_bits_for_any_number_of_threads() {
     let mut whole = small(1);
@@ -118,7 +138,7 @@ fn a_resumed_training_ends_with_the_same_bits_for_any_number_of_threads() {
     for stop in [0, 5] {
         let mut first = small(2);
         train(&mut first, 0..stop);
-        let mut second = ClipTrainer::load(first.save(), 2).unwrap();
+        let mut second = ClipTrainer::load(first.save(), 2, None).unwrap();
         assert_eq!(second.steps_done(), stop);
         assert_eq!(first.save(), second.save());
         train(&mut second, stop..8);
@@ -129,10 +149,10 @@ fn a_resumed_training_ends_with_the_same_bits_for_any_number_of_threads() {
 #[test]
 fn a_damaged_checkpoint_is_refused() {
     let bytes = small(1).save();
-    assert!(ClipTrainer::load(bytes[..bytes.len() - 1].to_vec(), 1).is_err());
+    assert!(ClipTrainer::load(bytes[..bytes.len() - 1].to_vec(), 1, None).is_err());
     let text = String::from_utf8_lossy(&bytes).replacen("\\\"version\\\":1", "\\\"version\\\":2", 1);
     assert_ne!(text.as_bytes(), bytes);
-    let error = ClipTrainer::load(crate::safetensors::write(&[], super::Dtype::F32, &Default::default()), 1);
+    let error = ClipTrainer::load(crate::safetensors::write(&[], super::Dtype::F32, &Default::default()), 1, None);
     assert_eq!(error.err().unwrap().to_string(), "training checkpoint: no `training.json`");
 }
 
@@ -161,7 +181,7 @@ fn parts_that_do_not_fit_are_refused() {
     let with = |change: fn(&mut TrainSetup)| {
         let mut setup = setup(&folder, options);
         change(&mut setup);
-        ClipTrainer::new(setup, 1).err().unwrap().to_string()
+        ClipTrainer::new(setup, 1, None).err().unwrap().to_string()
     };
     assert_eq!(
         with(|setup| {

@@ -17,12 +17,8 @@ pub use stock::Stock;
 
 use crate::{
     Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Patches, Size, backend::Shaped,
-    error::check, shapes,
+    error::check, gpu, shapes,
 };
-
-/// The same models on a GPU, by dfdx's stock operations.
-#[cfg(feature = "cuda")]
-pub type Cuda = Stock<dfdx::prelude::Cuda>;
 
 /// A matrix of dfdx.
 pub type Matrix<D, T = NoneTape> = Tensor<(usize, usize), f32, D, T>;
@@ -102,8 +98,8 @@ impl<O: Operations> Dfdx<O> {
 }
 
 /// A failure of the device as ours.
-pub(crate) fn failed(error: impl Display) -> Error {
-    Error::Device(error.to_string())
+pub(crate) fn failed<E: Display + 'static>(error: E) -> Error {
+    if gpu::is_full(&error) { Error::OutOfMemory } else { Error::Device(error.to_string()) }
 }
 
 impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {

@@ -10,7 +10,7 @@ pub trait Operations: Sized + 'static {
     /// The device of dfdx.
     type Device: Device<f32> + CopySlice<f32>;
     /// A parameter on it.
-    type Storage: Send + Sync;
+    type Storage;
 
     /// The device, with at most `threads` threads where it has any.
     fn new(threads: usize) -> Result<Self, Error>;

@@ -19,21 +19,28 @@ pub struct Stock<D> {
     device: D,
 }
 
-/// A device of dfdx that threads may share.
-pub trait Shared: Device<f32> + CopySlice<f32> + Send + Sync {}
+impl<D> Stock<D> {
+    /// The operations of a device.
+    pub fn over(device: D) -> Self {
+        Self { device }
+    }
+}
 
-impl<D: Device<f32> + CopySlice<f32> + Send + Sync> Shared for D {}
+/// A device of dfdx that values can be copied to and from.
+pub trait Copying: Device<f32> + CopySlice<f32> {}
+
+impl<D: Device<f32> + CopySlice<f32>> Copying for D {}
 
 /// A parameter as a tensor, replaced when it changes.
 type Stored<D> = RwLock<Matrix<D>>;
 
 /// A parameter's tensor.
-fn tensor<D: Shared>(parameter: &Parameter<Stock<D>>) -> Matrix<D> {
+fn tensor<D: Copying>(parameter: &Parameter<Stock<D>>) -> Matrix<D> {
     parameter.storage().read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// A parameter of one row as a vector.
-fn vector<D: Shared>(parameter: &Parameter<Stock<D>>) -> Result<Tensor<(usize,), f32, D>, D::Err> {
+fn vector<D: Copying>(parameter: &Parameter<Stock<D>>) -> Result<Tensor<(usize,), f32, D>, D::Err> {
     tensor(parameter).try_reshape_like(&(parameter.shape().1,))
 }
 
@@ -70,7 +77,7 @@ fn gelu<D: Device<f32>, T: Tape<f32, D>>(x: Matrix<D, T>) -> Result<Matrix<D, T>
     x.try_accurate_gelu()?.try_sub(nothing)
 }
 
-impl<D: Shared> Operations for Stock<D> {
+impl<D: Copying> Operations for Stock<D> {
     type Device = D;
     type Storage = Stored<D>;
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use runner_contract::Batch;
 use runner_engine::{Cancel, Config, Decoded, Engine, EngineError, Event, Plan, PlanOptions, RunReport};
-use runner_spec::{Device, Pipeline};
+use runner_spec::Pipeline;
 use runner_store::Store;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -17,6 +17,8 @@ pub(crate) struct Bench {
     /// Removed with the bench, unless it works in somebody else's folder.
     _temporary: Option<TempDir>,
     pub(crate) events: Vec<Event>,
+    /// What computes on each GPU, or why there is none.
+    pub(crate) gpus: Result<Vec<String>, String>,
     threads: usize,
     registry: Arc<Toys>,
     tokio: Runtime,
@@ -38,7 +40,7 @@ impl Bench {
         let control = Arc::new(Control::default());
         let registry = toys(&control);
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { control, folder, _temporary: None, events: Vec::new(), threads, registry, tokio }
+        Self { control, folder, _temporary: None, events: Vec::new(), gpus: Ok(Vec::new()), threads, registry, tokio }
     }
 
     pub(crate) fn pipeline(&self, stages: &str) -> Pipeline {
@@ -58,7 +60,7 @@ impl Bench {
         let config = Config {
             threads: self.threads,
             backend: "toy".into(),
-            devices: vec![Device::Cpu],
+            gpus: self.gpus.clone(),
             decode: Arc::new(|bytes, path| {
                 let number: u8 = std::str::from_utf8(bytes).unwrap().parse().unwrap();
                 if number % 10 == 7 {
