@@ -16,6 +16,8 @@ pub enum Activation {
     Gelu,
     /// `x·σ(1.702·x)`, which OpenAI's CLIP weights use (`quick_gelu`).
     QuickGelu,
+    /// `x·σ(x)`, also called swish.
+    Silu,
     /// `max(x, 0)`.
     Relu,
     /// `min(max(x, 0), 6)`.
@@ -118,6 +120,16 @@ impl<B: Backend> Epilogue<'_, B> {
     pub const NONE: Self = Self { bias: None, activation: Activation::None, residual: None };
 }
 
+/// What [`Backend::quantize`] makes of vectors.
+pub struct Quantized<T> {
+    /// For each row the nearest row of the codebook.
+    pub codes: Vec<u32>,
+    /// Those rows. In training their gradient goes to the vectors that were quantised, as if nothing had been done to them.
+    pub values: T,
+    /// `mean (e − z)² + commitment · mean (z − e)²`, `[1, 1]`: the first term trains the codebook, the second the encoder.
+    pub loss: T,
+}
+
 /// A machine that computes models.
 ///
 /// Every activation is an f32 matrix `[rows, width]` in row-major order. Operations check shapes and indices and never
@@ -204,12 +216,43 @@ pub trait Backend: Sized {
         true_pairs: Option<&[bool]>,
     ) -> Result<Self::Tensor, Error>;
 
+    /// `Σ weightᵢ · (log Σ exp(logitsᵢ) − logitsᵢ[targetᵢ])` over the rows of `logits`, `[1, 1]`. Without weights each row has
+    /// the same, and they sum to 1.
+    fn cross_entropy(
+        &self,
+        _logits: &Self::Tensor,
+        _targets: &[u32],
+        _weights: Option<&[f32]>,
+    ) -> Result<Self::Tensor, Error> {
+        Err(Error::Unsupported { operation: "cross-entropy" })
+    }
+
+    /// The mean of `(x − target)²` over all values, `[1, 1]`; no gradient flows into the target.
+    fn mean_squared_error(&self, _x: &Self::Tensor, _target: &[f32]) -> Result<Self::Tensor, Error> {
+        Err(Error::Unsupported { operation: "mean squared error" })
+    }
+
+    /// The sum of tensors of one shape, each times its factor: for the terms of a loss.
+    fn sum(&self, _terms: &[(&Self::Tensor, f32)]) -> Result<Self::Tensor, Error> {
+        Err(Error::Unsupported { operation: "sum" })
+    }
+
+    /// Replaces each row of `z` by the nearest row of `codebook`, `[codes, width]`: the one with the smallest
+    /// `‖z‖² + ‖e‖² − 2·z·e`, the first of equals (van den Oord et al. 2017, equations 1 to 3).
+    fn quantize(
+        &self,
+        _z: &Self::Tensor,
+        _codebook: &Self::Param,
+        _commitment: f32,
+    ) -> Result<Quantized<Self::Tensor>, Error> {
+        Err(Error::Unsupported { operation: "quantisation" })
+    }
+
     /// Runs a convolutional network over pictures, `[images · size.pixels(), size.channels]`, and gives its last layer's
-    /// result, a row a pixel. Not for training: a recorded use is an error.
+    /// result, a row a pixel.
     fn convolutions(&self, x: &Self::Tensor, size: Size, layers: &[Layer<Self>]) -> Result<Self::Tensor, Error>;
 
-    /// Puts the mean of each sequence's rows before it: `[sequences · t, width] → [sequences · (t + 1), width]`. Not for
-    /// training: a recorded use is an error.
+    /// Puts the mean of each sequence's rows before it: `[sequences · t, width] → [sequences · (t + 1), width]`.
     fn prepend_mean(&self, x: &Self::Tensor, sequences: usize) -> Result<Self::Tensor, Error>;
 
     /// A stack of pre-norm blocks; `activation` is that of the feed-forward parts.

@@ -41,6 +41,14 @@ impl Window {
         (self.size > 0).then_some(room.checked_div(self.stride)? + 1)
     }
 
+    /// The side of the pictures over which this window has as many places: [`Window::places`] the other way round, for
+    /// layers that enlarge. With room to spare the smallest such side.
+    pub fn side(&self, places: usize) -> Option<usize> {
+        let reach = places.checked_sub(1)?.checked_mul(self.stride)?.checked_add(self.size)?;
+        let side = reach.checked_sub(self.before + self.after).filter(|side| *side > 0)?;
+        (self.places(side) == Some(places)).then_some(side)
+    }
+
     /// Whether it is [`Window::PIXEL`].
     pub(crate) fn is_pixel(&self) -> bool {
         *self == Self::PIXEL
@@ -79,6 +87,35 @@ pub enum Operation<B: Backend> {
         /// Applied last.
         activation: Activation,
     },
+    /// A transposed convolution: the window moves over what comes out, and each pixel that comes in adds a linear map of
+    /// itself to what the window covers at its place. What falls on the padding is dropped.
+    Transposed {
+        /// `[size · size · outputs, channels]`, its rows ordered row, column, output: see [`transposed_weight`].
+        weight: B::Weight,
+        /// `[1, outputs]`.
+        bias: B::Param,
+        /// Applied last.
+        activation: Activation,
+    },
+    /// Each pixel fills what the window covers at its place in what comes out. The window tiles: its stride is its size and
+    /// it has no padding.
+    Upsample,
+    /// Group normalisation (Wu and He 2018) of a picture at a time: channels in `groups` equal parts, each brought to mean 0
+    /// and variance 1 over all pixels, then `activation(gain·x + bias)`. The window is one pixel.
+    GroupNorm {
+        /// `[1, channels]`.
+        gain: B::Param,
+        /// `[1, channels]`.
+        bias: B::Param,
+        /// Divides the channels.
+        groups: usize,
+        /// Added to the variance (1e-6 in VQGAN).
+        eps: f32,
+        /// Applied last.
+        activation: Activation,
+    },
+    /// A function of each value. The window is one pixel.
+    Activate(Activation),
     /// The largest value of each channel. Padding is never it.
     MaxPool,
     /// The mean of each channel. Padding counts as 0.
@@ -111,6 +148,15 @@ impl Size {
         Ok(Self { height: places(self.height)?, width: places(self.width)?, channels: outputs })
     }
 
+    /// As [`Size::after`] for layers that enlarge.
+    pub(crate) fn enlarged(&self, window: Window, outputs: usize) -> Result<Self, Error> {
+        let side = |places| {
+            let (operation, what) = ("convolution", "places of a window that enlarges");
+            window.side(places).ok_or(Error::Shape { operation, what, found: places, expected: 1 })
+        };
+        Ok(Self { height: side(self.height)?, width: side(self.width)?, channels: outputs })
+    }
+
     /// Fails unless both are the same.
     pub(crate) fn check(&self, what: &'static str, other: Self) -> Result<(), Error> {
         check("convolution", what, self.height, other.height)?;
@@ -129,6 +175,21 @@ pub fn channels_last(values: &[f32], channels: usize, area: usize) -> Vec<f32> {
             for (to, value) in to.iter_mut().skip(channel).step_by(channels).zip(plane) {
                 *to = *value;
             }
+        }
+    }
+    out
+}
+
+/// The weight of a transposed convolution as [`Operation::Transposed`] has it, from a checkpoint's
+/// `[channels, outputs, size, size]`.
+pub fn transposed_weight(values: &[f32], outputs: usize, area: usize) -> Vec<f32> {
+    let spread = (outputs * area).max(1);
+    let channels = values.len() / spread;
+    let mut out = vec![0.0; values.len()];
+    for (channel, maps) in values.chunks_exact(spread).enumerate() {
+        for (i, value) in maps.iter().enumerate() {
+            let (output, tap) = (i / area, i % area);
+            out[(tap * outputs + output) * channels + channel] = *value;
         }
     }
     out

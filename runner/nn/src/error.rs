@@ -43,12 +43,6 @@ pub enum Error {
         /// The operation.
         operation: &'static str,
     },
-    /// The operation was recorded for training, and its gradient is not known.
-    #[error("{operation}: cannot be trained, only run")]
-    NoGradient {
-        /// The operation.
-        operation: &'static str,
-    },
     /// The program was built without the feature `cuda`.
     #[error("this program was built without CUDA; scripts/cuda-build builds one with it")]
     WithoutCuda,

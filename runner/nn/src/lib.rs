@@ -11,6 +11,7 @@ mod fused;
 pub mod gpu;
 mod isa;
 mod kernels;
+mod network;
 pub mod optim;
 mod pool;
 mod shapes;
@@ -18,10 +19,11 @@ mod similarity;
 mod stack;
 
 pub use autograd::{
-    Cpu, Dfdx, Host, Matrix, Operations, Parameter, ParameterInfo, Record, Recorded, Session, Step, Stock, Unrecorded,
+    Activations, Cpu, Dfdx, Host, Matrix, Operations, Parameter, ParameterInfo, Record, Recorded, Session, Step, Stock,
+    Unrecorded,
 };
-pub use backend::{Activation, Attention, Backend, Block, Epilogue, LayerNorm, Linear, Patches, Shaped};
-pub use convolution::{Layer, Operation, Size, Window, channels_last};
+pub use backend::{Activation, Attention, Backend, Block, Epilogue, LayerNorm, Linear, Patches, Quantized, Shaped};
+pub use convolution::{Layer, Operation, Size, Window, channels_last, transposed_weight};
 pub use error::Error;
 pub use fused::Fused;
 pub use isa::{Isa, instruction_set};

@@ -86,6 +86,11 @@ impl Workers {
         Buffer { values, workers: self.clone() }
     }
 
+    /// Lends out values that are no longer needed where they come from.
+    pub(crate) fn adopt(&self, values: Vec<f32>) -> Buffer {
+        Buffer { values, workers: self.clone() }
+    }
+
     /// A buffer of zeros.
     pub(crate) fn zeros(&self, len: usize) -> Buffer {
         let mut buffer = self.buffer(len);
@@ -98,6 +103,18 @@ impl Workers {
 pub(crate) struct Buffer {
     values: Vec<f32>,
     workers: Workers,
+}
+
+impl Buffer {
+    /// Where it returns to.
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// Keeps the values: they do not return when dropped.
+    pub(crate) fn into_vec(mut self) -> Vec<f32> {
+        std::mem::take(&mut self.values)
+    }
 }
 
 impl Deref for Buffer {
@@ -116,6 +133,9 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.values);
+        if values.capacity() == 0 {
+            return;
+        }
         let mut free = self.workers.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         let place = free.partition_point(|buffer| buffer.capacity() < values.capacity());
         free.insert(place, values);

@@ -114,14 +114,14 @@ pub(crate) fn convolutions<B: Backend>(
             let unknown = Error::Index { operation: "convolution", index: result, rows: sizes.len() };
             sizes.get(result).copied().ok_or(unknown)
         };
-        let from = known(layer.input)?;
-        let area = layer.window.size * layer.window.size;
+        let (from, window) = (known(layer.input)?, layer.window);
+        let area = window.size * window.size;
         let after = match &layer.operation {
             Operation::Convolution { weight, bias, residual, .. } => {
                 let (outputs, inputs) = weight.shape();
                 check("convolution", "inputs of a weight", inputs, area * from.channels)?;
                 row("convolution", bias, outputs)?;
-                let after = from.after(layer.window, outputs)?;
+                let after = from.after(window, outputs)?;
                 if let Some(residual) = residual {
                     known(*residual)?.check("size of a residual", after)?;
                 }
@@ -131,13 +131,63 @@ pub(crate) fn convolutions<B: Backend>(
                 check("convolution", "rows of a depthwise weight", weight.shape().0, area)?;
                 check("convolution", "width of a depthwise weight", weight.shape().1, from.channels)?;
                 row("convolution", bias, from.channels)?;
-                from.after(layer.window, from.channels)?
+                from.after(window, from.channels)?
             }
-            Operation::MaxPool | Operation::MeanPool => from.after(layer.window, from.channels)?,
+            Operation::Transposed { weight, bias, .. } => {
+                let ((spread, inputs), outputs) = (weight.shape(), bias.shape().1);
+                check("convolution", "inputs of a weight", inputs, from.channels)?;
+                check("convolution", "outputs of a transposed weight", spread, area * outputs)?;
+                row("convolution", bias, outputs)?;
+                from.enlarged(window, outputs)?
+            }
+            Operation::Upsample => {
+                check("convolution", "stride of a window that enlarges", window.stride, window.size)?;
+                check("convolution", "padding of a window that enlarges", window.before + window.after, 0)?;
+                from.enlarged(window, from.channels)?
+            }
+            Operation::GroupNorm { gain, bias, groups, .. } => {
+                one_pixel(layer)?;
+                let remainder = from.channels.checked_rem(*groups).unwrap_or(1);
+                check("convolution", "remainder of channels by groups", remainder, 0)?;
+                row("convolution", gain, from.channels)?;
+                row("convolution", bias, from.channels)?;
+                from
+            }
+            Operation::Activate(_) => {
+                one_pixel(layer)?;
+                from
+            }
+            Operation::MaxPool | Operation::MeanPool => from.after(window, from.channels)?,
         };
         sizes.push(after);
     }
     Ok(sizes)
+}
+
+/// Fails unless the layer's window is one pixel.
+fn one_pixel<B: Backend>(layer: &Layer<B>) -> Result<(), Error> {
+    check("convolution", "larger window than one pixel, where one is needed,", usize::from(!layer.window.is_pixel()), 0)
+}
+
+/// See [`Backend::cross_entropy`].
+pub(crate) fn cross_entropy(
+    (rows, classes): (usize, usize),
+    targets: &[u32],
+    weights: Option<&[f32]>,
+) -> Result<(), Error> {
+    check("cross-entropy", "number of targets", targets.len(), rows)?;
+    check("cross-entropy", "number of weights", weights.map_or(rows, <[f32]>::len), rows)?;
+    indices("cross-entropy", targets, classes)
+}
+
+/// See [`Backend::sum`].
+pub(crate) fn sum(terms: &[(usize, usize)]) -> Result<(), Error> {
+    check("sum", "number of terms", terms.len(), terms.len().max(1))?;
+    for pair in terms.windows(2) {
+        check("sum", "rows of a term", pair[1].0, pair[0].0)?;
+        check("sum", "width of a term", pair[1].1, pair[0].1)?;
+    }
+    Ok(())
 }
 
 /// See [`Backend::prepend_mean`].

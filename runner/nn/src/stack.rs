@@ -77,26 +77,29 @@ impl Stack {
     }
 }
 
-/// Runs the stack over `x`, `[rows, width]`, in place. With `keep`, returns what [`backward`] needs.
+/// Runs the stack over `x`, `[rows, width]`, into `out`. With `keep`, returns what [`backward`] needs.
 pub(crate) fn forward(
     workers: &Workers,
     stack: Stack,
     blocks: &[BlockSlices<'_>],
-    x: &mut [f32],
+    x: &[f32],
+    out: &mut [f32],
     keep: bool,
 ) -> Option<Buffer> {
     let (isa, width) = (workers.isa(), stack.width());
     let rows = x.len() / width;
     let shard = stack.shard(rows);
+    let shards = x.par_chunks(shard * width).zip(out.par_chunks_mut(shard * width));
     if keep {
         let mut kept = workers.buffer(rows * blocks.len() * stack.kept());
-        let shards = x.par_chunks_mut(shard * width).zip(kept.par_chunks_mut(shard * blocks.len() * stack.kept()));
+        let shards = shards.zip(kept.par_chunks_mut(shard * blocks.len() * stack.kept()));
         workers.run(|| {
-            shards.for_each(|(x, kept)| {
+            shards.for_each(|((x, out), kept)| {
                 let mut scratch = workers.buffer(stack.scratch(shard));
                 let rows = x.len() / width;
+                out.copy_from_slice(x);
                 for (block, kept) in blocks.iter().zip(kept.chunks_exact_mut(rows * stack.kept())) {
-                    block_forward(isa, stack, block, x, kept, &mut scratch, false);
+                    block_forward(isa, stack, block, out, kept, &mut scratch, false);
                 }
             });
         });
@@ -104,11 +107,12 @@ pub(crate) fn forward(
     }
     let spread = rows <= shard;
     workers.run(|| {
-        x.par_chunks_mut(shard * width).for_each(|x| {
+        shards.for_each(|(x, out)| {
             let mut scratch = workers.buffer(stack.scratch(shard));
             let mut kept = workers.buffer(x.len() / width * stack.kept());
+            out.copy_from_slice(x);
             for block in blocks {
-                block_forward(isa, stack, block, x, &mut kept, &mut scratch, spread);
+                block_forward(isa, stack, block, out, &mut kept, &mut scratch, spread);
             }
         });
     });

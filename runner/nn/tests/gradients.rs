@@ -147,6 +147,7 @@ fn model() -> impl Strategy<Value = Model> {
         Just(Activation::None),
         Just(Activation::Gelu),
         Just(Activation::QuickGelu),
+        Just(Activation::Silu),
         Just(Activation::Relu),
         Just(Activation::Relu6)
     ];

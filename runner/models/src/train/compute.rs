@@ -12,8 +12,8 @@ pub(super) trait Compute {
     /// The loss of a batch and the gradient of every parameter, in order. Pixels as in `TrainBatch`; `true_pairs` is `[n, n]`.
     fn gradients(&self, pixels: &[f32], texts: &[&[u32]], true_pairs: &[bool]) -> Result<Step, ModelError>;
 
-    /// Changes the parameters in place: `change` gets the number and the values of each.
-    fn update(&self, change: &mut dyn FnMut(usize, &mut [f32]));
+    /// Changes the parameters in place: `change` gets the values of all. On the processor it runs on the step's threads.
+    fn update(&self, change: &mut (dyn FnMut(&mut [&mut [f32]]) + Send));
 
     /// The values of all parameters.
     fn read(&self) -> Vec<Vec<f32>>;
@@ -57,8 +57,8 @@ impl<O: Operations> Compute for Trainee<O> {
         Ok(session.backward(loss)?)
     }
 
-    fn update(&self, change: &mut dyn FnMut(usize, &mut [f32])) {
-        self.session.update(|place, _, values| change(place, values));
+    fn update(&self, change: &mut (dyn FnMut(&mut [&mut [f32]]) + Send)) {
+        self.session.update(|_, values| change(values));
     }
 
     fn read(&self) -> Vec<Vec<f32>> {

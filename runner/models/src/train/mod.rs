@@ -153,19 +153,19 @@ impl ClipTrainer {
 
     /// Trains on one batch.
     pub fn step(&mut self, batch: &TrainBatch<'_>) -> Result<StepStats, ModelError> {
-        let (loss, mut gradients) = self.gradients(batch)?;
-        let gradient_norm = optim::clip_global_norm(&mut gradients, self.options.max_gradient_norm);
+        let (loss, gradients) = self.gradients(batch)?;
         let options = &self.options;
         let schedule =
             optim::Schedule { peak: options.learning_rate, warmup: options.warmup, total: options.steps, floor: 0.0 };
         let learning_rate = schedule.rate(self.optimizer.steps);
         let (optimizer, parameters) = (&mut self.optimizer, &self.parameters);
-        let mut logit_scale = 0.0;
-        optimizer.begin_step();
-        self.compute.update(&mut |i, values| {
-            let decay = if parameters[i].decay { options.weight_decay } else { 0.0 };
-            optimizer.update(i, values, &gradients[i], learning_rate, decay);
-            if parameters[i].is_log_scale() {
+        let (mut gradient_norm, mut logit_scale) = (0.0, 0.0);
+        self.compute.update(&mut |values| {
+            gradient_norm = optim::global_norm(&gradients);
+            let factor = optim::clip_factor(gradient_norm, options.max_gradient_norm);
+            let decay = |place: usize| if parameters[place].decay { options.weight_decay } else { 0.0 };
+            optimizer.step(values, &gradients, optim::Stride { rate: learning_rate, factor }, decay);
+            for (values, _) in values.iter_mut().zip(parameters).filter(|(_, parameter)| parameter.is_log_scale()) {
                 values[0] = values[0].clamp(0.0, MAX_LOG_SCALE);
                 logit_scale = values[0].exp();
             }

@@ -1,23 +1,21 @@
 //! Backends over dfdx: its tensors, its tape, and on the CPU our kernels as operations on that tape.
 
 mod cpu;
-mod cpu_convolution;
-mod cpu_stack;
 mod operations;
 mod session;
 mod stock;
 
 use std::{fmt::Display, sync::Arc};
 
-pub use cpu::{Cpu, Host};
+pub use cpu::{Activations, Cpu, Host};
 use dfdx::prelude::{NoneTape, Tape, Tensor};
 pub use operations::Operations;
 pub use session::{ParameterInfo, Recorded, Session, Step};
 pub use stock::Stock;
 
 use crate::{
-    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Patches, Size, backend::Shaped,
-    error::check, gpu, shapes,
+    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Patches, Quantized, Size,
+    backend::Shaped, error::check, gpu, shapes,
 };
 
 /// A matrix of dfdx.
@@ -103,7 +101,7 @@ pub(crate) fn failed<E: Display + 'static>(error: E) -> Error {
 }
 
 impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
-    type Tensor = Matrix<O::Device>;
+    type Tensor = O::Tensor;
     type Weight = Parameter<O>;
     type Param = Parameter<O>;
 
@@ -124,17 +122,15 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
     fn tensor(&self, rows: usize, width: usize, values: Vec<f32>) -> Result<Self::Tensor, Error> {
         check("tensor", "width", width, width.max(1))?;
         check("tensor", "number of values", values.len(), rows * width)?;
-        operations::matrix(self.operations.device(), rows, width, values)
+        self.operations.tensor(rows, width, values)
     }
 
     fn values(&self, tensor: &Self::Tensor) -> Result<Vec<f32>, Error> {
-        let mut values = vec![0.0; tensor_len(tensor)];
-        tensor.copy_into(&mut values);
-        Ok(values)
+        Ok(self.operations.values(tensor))
     }
 
     fn shape(&self, tensor: &Self::Tensor) -> (usize, usize) {
-        operations::shape(tensor)
+        self.operations.shape(tensor)
     }
 
     fn linear(
@@ -208,6 +204,37 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
         self.record.with(|tape| self.operations.contrastive_loss(tape, image, text, log_scale, true_pairs))
     }
 
+    fn cross_entropy(
+        &self,
+        logits: &Self::Tensor,
+        targets: &[u32],
+        weights: Option<&[f32]>,
+    ) -> Result<Self::Tensor, Error> {
+        shapes::cross_entropy(self.shape(logits), targets, weights)?;
+        self.record.with(|tape| self.operations.cross_entropy(tape, logits, targets, weights))
+    }
+
+    fn mean_squared_error(&self, x: &Self::Tensor, target: &[f32]) -> Result<Self::Tensor, Error> {
+        let (rows, width) = self.shape(x);
+        check("mean squared error", "number of values of the target", target.len(), rows * width)?;
+        self.record.with(|tape| self.operations.mean_squared_error(tape, x, target))
+    }
+
+    fn sum(&self, terms: &[(&Self::Tensor, f32)]) -> Result<Self::Tensor, Error> {
+        shapes::sum(&terms.iter().map(|(term, _)| self.shape(term)).collect::<Vec<_>>())?;
+        self.record.with(|tape| self.operations.sum(tape, terms))
+    }
+
+    fn quantize(
+        &self,
+        z: &Self::Tensor,
+        codebook: &Parameter<O>,
+        commitment: f32,
+    ) -> Result<Quantized<Self::Tensor>, Error> {
+        check("quantisation", "width of the codebook", codebook.width, self.shape(z).1)?;
+        self.record.with(|tape| self.operations.quantize(tape, z, codebook, commitment))
+    }
+
     fn convolutions(&self, x: &Self::Tensor, size: Size, layers: &[Layer<Self>]) -> Result<Self::Tensor, Error> {
         let sizes = shapes::convolutions(self.shape(x), size, layers)?;
         self.record.with(|tape| self.operations.convolutions(tape, x, layers, &sizes))
@@ -232,10 +259,4 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
             None => blocks.iter().try_fold(x.clone(), |x, block| self.block(&x, block, attention, activation)),
         }
     }
-}
-
-/// Values in a matrix.
-fn tensor_len<D: dfdx::prelude::Storage<f32>>(tensor: &Matrix<D>) -> usize {
-    let (rows, width) = operations::shape(tensor);
-    rows * width
 }

@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 
-use dfdx::prelude::{Axes2, Backward, OwnedTape, PutTape, SumTo};
+use dfdx::prelude::OwnedTape;
 
-use super::{Dfdx, Matrix, Operations, Parameter, Record, failed, operations::shape};
+use super::{Dfdx, Operations, Parameter, Record};
 use crate::{Error, Shaped, error::check};
 
 /// A backend that records what models compute, so that it can compute gradients.
@@ -64,18 +64,16 @@ impl<O: Operations> Session<O> {
     }
 
     /// The gradients of a `[1, 1]` loss by all parameters. The record ends: a second step starts with a new forward.
-    pub fn backward(&self, loss: Matrix<O::Device>) -> Result<Step, Error> {
-        let (rows, width) = shape(&loss);
+    pub fn backward(&self, loss: O::Tensor) -> Result<Step, Error> {
+        let (rows, width) = self.operations.shape(&loss);
         check("backward", "number of values of the loss", rows * width, 1)?;
-        let mut value = [0.0];
-        loss.copy_into(&mut value);
-        let loss = loss.put_tape(self.record.tape.take());
-        let loss = SumTo::try_sum::<(), Axes2<0, 1>>(loss).map_err(failed)?;
-        let mut gradients = loss.try_backward().map_err(failed)?;
+        let value = self.operations.values(&loss).into_iter().sum();
+        let mut gradients = self.operations.backward(self.record.tape.take(), &loss)?;
+        drop(loss);
         let parameters = self.record.parameters.borrow();
         let take = |(_, parameter): &(_, Parameter<O>)| self.operations.take_gradient(parameter, &mut gradients);
         let gradients = parameters.iter().map(take).collect::<Result<_, _>>()?;
-        Ok(Step { loss: value[0], gradients })
+        Ok(Step { loss: value, gradients })
     }
 
     /// Forgets what was recorded since the last [`Session::backward`], for computations that need no gradient.
@@ -93,10 +91,17 @@ impl<O: Operations> Session<O> {
         self.record.parameters.borrow().iter().map(|(_, parameter)| self.operations.read(parameter)).collect()
     }
 
-    /// Changes the parameters in place: `change` gets the place, the description and the values of each.
-    pub fn update(&self, mut change: impl FnMut(usize, &ParameterInfo, &mut [f32])) {
-        for (place, (info, parameter)) in self.record.parameters.borrow().iter().enumerate() {
-            self.operations.update(parameter, &mut |values| change(place, info, values));
-        }
+    /// Changes the parameters in place: `change` gets the descriptions and the values of all. On the CPU it runs on the
+    /// session's threads.
+    pub fn update(&self, change: impl FnOnce(&[ParameterInfo], &mut [&mut [f32]]) + Send) {
+        let parameters = self.record.parameters.borrow();
+        let (infos, parameters): (Vec<_>, Vec<_>) =
+            parameters.iter().map(|(info, parameter)| (info.clone(), parameter)).unzip();
+        let mut change = Some(change);
+        self.operations.update(&parameters, &mut |values| {
+            if let Some(change) = change.take() {
+                change(&infos, values);
+            }
+        });
     }
 }

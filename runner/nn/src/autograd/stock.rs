@@ -4,11 +4,8 @@ use std::sync::{PoisonError, RwLock};
 
 use dfdx::prelude::*;
 
-use super::{
-    Matrix, Operations, Parameter, failed,
-    operations::{matrix, shape},
-};
-use crate::{Activation, Attention, Error, Shaped};
+use super::{Matrix, Operations, Parameter, failed};
+use crate::{Activation, Attention, Error, Isa, Quantized, Shaped, kernels};
 
 /// Added to what a softmax must not see; e to the power of it is 0.
 const HIDDEN: f32 = -1e30;
@@ -42,6 +39,29 @@ fn tensor<D: Copying>(parameter: &Parameter<Stock<D>>) -> Matrix<D> {
 /// A parameter of one row as a vector.
 fn vector<D: Copying>(parameter: &Parameter<Stock<D>>) -> Result<Tensor<(usize,), f32, D>, D::Err> {
     tensor(parameter).try_reshape_like(&(parameter.shape().1,))
+}
+
+/// `(rows, width)` of a matrix.
+fn shape<D: Copying, T>(matrix: &Matrix<D, T>) -> (usize, usize) {
+    *matrix.shape()
+}
+
+/// A matrix from values.
+fn matrix<D: Copying>(device: &D, rows: usize, width: usize, values: Vec<f32>) -> Result<Matrix<D>, Error> {
+    device.try_tensor_from_vec(values, (rows, width)).map_err(failed)
+}
+
+/// The values of a matrix.
+fn values<D: Copying>(x: &Matrix<D>) -> Vec<f32> {
+    let (rows, width) = shape(x);
+    let mut values = vec![0.0; rows * width];
+    x.copy_into(&mut values);
+    values
+}
+
+/// The sum of all values, `[1, 1]`.
+fn total<D: Copying, T: Tape<f32, D>>(x: Matrix<D, T>) -> Result<Matrix<D, T>, D::Err> {
+    x.try_sum::<(), Axes2<0, 1>>()?.try_reshape_like(&(1, 1))
 }
 
 /// Runs `f` on `x` with the tape, and gives the tape back.
@@ -79,14 +99,23 @@ fn gelu<D: Device<f32>, T: Tape<f32, D>>(x: Matrix<D, T>) -> Result<Matrix<D, T>
 
 impl<D: Copying> Operations for Stock<D> {
     type Device = D;
+    type Tensor = Matrix<D>;
     type Storage = Stored<D>;
 
     fn new(_: usize) -> Result<Self, Error> {
         Ok(Self { device: D::default() })
     }
 
-    fn device(&self) -> &D {
-        &self.device
+    fn tensor(&self, rows: usize, width: usize, values: Vec<f32>) -> Result<Matrix<D>, Error> {
+        matrix(&self.device, rows, width, values)
+    }
+
+    fn values(&self, tensor: &Matrix<D>) -> Vec<f32> {
+        values(tensor)
+    }
+
+    fn shape(&self, tensor: &Matrix<D>) -> (usize, usize) {
+        shape(tensor)
     }
 
     fn store(&self, rows: usize, width: usize, values: Vec<f32>) -> Result<Stored<D>, Error> {
@@ -97,11 +126,18 @@ impl<D: Copying> Operations for Stock<D> {
         tensor(parameter).as_vec()
     }
 
-    fn update(&self, parameter: &Parameter<Self>, change: &mut dyn FnMut(&mut [f32])) {
-        let mut tensor = parameter.storage().write().unwrap_or_else(PoisonError::into_inner);
-        let mut values = tensor.as_vec();
-        change(&mut values);
-        tensor.copy_from(&values);
+    fn update(&self, parameters: &[&Parameter<Self>], change: &mut (dyn FnMut(&mut [&mut [f32]]) + Send)) {
+        let mut values: Vec<_> = parameters.iter().map(|parameter| tensor(parameter).as_vec()).collect();
+        change(&mut values.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+        for (parameter, values) in parameters.iter().zip(values) {
+            let mut tensor = parameter.storage().write().unwrap_or_else(PoisonError::into_inner);
+            tensor.copy_from(&values);
+        }
+    }
+
+    fn backward(&self, tape: OwnedTape<f32, D>, loss: &Matrix<D>) -> Result<Gradients<f32, D>, Error> {
+        let loss = loss.clone().put_tape(tape).try_sum::<(), Axes2<0, 1>>().map_err(failed)?;
+        loss.try_backward().map_err(failed)
     }
 
     fn take_gradient(&self, parameter: &Parameter<Self>, gradients: &mut Gradients<f32, D>) -> Result<Vec<f32>, Error> {
@@ -131,6 +167,10 @@ impl<D: Copying> Operations for Stock<D> {
                 Activation::Gelu => gelu(y)?,
                 Activation::QuickGelu => {
                     let gate = y.with_empty_tape().try_mul(1.702)?.try_sigmoid()?;
+                    y.try_mul(gate)?
+                }
+                Activation::Silu => {
+                    let gate = y.with_empty_tape().try_sigmoid()?;
                     y.try_mul(gate)?
                 }
                 Activation::Relu => y.try_relu()?,
@@ -255,8 +295,72 @@ impl<D: Copying> Operations for Stock<D> {
             let logits = logits.try_add(hidden)?;
             let by_text = logits.with_empty_tape().try_log_softmax::<Axis<0>>()?.try_mul(diagonal.clone())?;
             let by_image = logits.try_log_softmax::<Axis<1>>()?.try_mul(diagonal)?;
-            let loss = by_image.try_add(by_text)?.try_sum::<(), Axes2<0, 1>>()?;
-            loss.try_reshape_like(&(1, 1))
+            total(by_image.try_add(by_text)?)
         })
+    }
+
+    fn cross_entropy<T: Tape<f32, D>>(
+        &self,
+        tape: &mut T,
+        logits: &Matrix<D>,
+        targets: &[u32],
+        weights: Option<&[f32]>,
+    ) -> Result<Matrix<D>, Error> {
+        let (rows, classes) = shape(logits);
+        let mut factors = vec![0.0; rows * classes];
+        for (row, target) in targets.iter().enumerate() {
+            factors[row * classes + *target as usize] = -weights.map_or(1.0 / rows as f32, |weights| weights[row]);
+        }
+        let factors = matrix(&self.device, rows, classes, factors)?;
+        on(tape, logits, |logits| total(logits.try_log_softmax::<Axis<1>>()?.try_mul(factors)?))
+    }
+
+    fn mean_squared_error<T: Tape<f32, D>>(
+        &self,
+        tape: &mut T,
+        x: &Matrix<D>,
+        target: &[f32],
+    ) -> Result<Matrix<D>, Error> {
+        let (rows, width) = shape(x);
+        let target = matrix(&self.device, rows, width, target.to_vec())?;
+        let share = 1.0 / (rows * width).max(1) as f32;
+        on(tape, x, |x| total(x.try_sub(target)?.try_square()?)?.try_mul(share))
+    }
+
+    fn sum<T: Tape<f32, D>>(&self, tape: &mut T, terms: &[(&Matrix<D>, f32)]) -> Result<Matrix<D>, Error> {
+        let Some(((first, factor), rest)) = terms.split_first() else {
+            return Err(Error::Unsupported { operation: "a sum of nothing" });
+        };
+        let first = on(tape, first, |x| x.try_mul(*factor))?;
+        rest.iter().try_fold(first, |sum, (term, factor)| {
+            // With a gradient of its own, because a term may come twice.
+            let term = on(tape, term, |x| x.try_mul(*factor))?;
+            on(tape, &sum, |sum| sum.try_add(term))
+        })
+    }
+
+    fn quantize<T: Tape<f32, D>>(
+        &self,
+        tape: &mut T,
+        z: &Matrix<D>,
+        codebook: &Parameter<Self>,
+        commitment: f32,
+    ) -> Result<Quantized<Matrix<D>>, Error> {
+        let (rows, width) = shape(z);
+        let held = values(z);
+        let mut codes = vec![0; rows];
+        let (isa, table) = (Isa::best(), tensor(codebook).as_vec());
+        let squares = kernels::row_squares(isa, &table, width);
+        let mut scratch = vec![0.0; rows * squares.len()];
+        kernels::nearest(isa, &held, &table, &squares, &mut codes, &mut scratch);
+        let chosen =
+            on(tape, &tensor(codebook), |table| gather(&self.device, table, codes.iter().map(|code| *code as usize)))?;
+        let of_codebook = self.mean_squared_error(tape, &chosen, &held)?;
+        let of_encoder = self.mean_squared_error(tape, z, &values(&chosen))?;
+        let loss = self.sum(tape, &[(&of_codebook, 1.0), (&of_encoder, commitment)])?;
+        let difference = values(&chosen).iter().zip(&held).map(|(e, z)| e - z).collect();
+        let difference = matrix(&self.device, rows, width, difference)?;
+        let values = on(tape, z, |z| z.try_add(difference))?;
+        Ok(Quantized { codes, values, loss })
     }
 }

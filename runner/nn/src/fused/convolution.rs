@@ -83,6 +83,40 @@ fn layer_over(
                 kernels::activate(isa, *activation, &before, out);
             }
         }),
+        Operation::Activate(activation) => workers.chunks(out, chunk, |i, out| {
+            kernels::activate(isa, *activation, &pictures[i * chunk..][..out.len()], out);
+        }),
+        Operation::Upsample => workers.chunks(out, chunk, |i, out| {
+            kernels::upsample(sweep.from, sweep.window.size, pictures, i * part, out);
+        }),
+        Operation::GroupNorm { gain, bias, groups, eps, activation } => {
+            let picture = sweep.to.pixels() * sweep.to.channels;
+            workers.chunks(out, picture, |i, out| {
+                let x = &pictures[i * picture..][..out.len()];
+                let (mut stats, mut normal) = (workers.buffer(2 * sweep.to.channels), workers.buffer(out.len()));
+                kernels::group_norm(isa, x, gain, bias, *groups, *eps, &mut normal, &mut stats);
+                kernels::activate(isa, *activation, &normal, out);
+            });
+        }
+        Operation::Transposed { weight, bias, activation } => {
+            let weight = &*weight.0;
+            let (small, large) = (sweep.from.pixels() * sweep.from.channels, sweep.to.pixels() * sweep.to.channels);
+            let sweep = Sweep { from: sweep.to, to: sweep.from, ..sweep };
+            let mut spread = workers.buffer(sweep.to.pixels() * sweep.covered());
+            for (x, out) in pictures.chunks_exact(small).zip(out.chunks_exact_mut(large)) {
+                let left = Left::Rows(x);
+                let parts = workers.parts(left.rows(weight.shape().1), weight.panels());
+                workers.run(|| {
+                    kernels::linear_spread(left, weight, 0..weight.panels(), Finish::NOTHING, parts, &mut spread);
+                });
+                out.fill(0.0);
+                kernels::add_window_rows(isa, sweep, &spread, 0, out);
+                kernels::add_to_rows(isa, out, bias);
+                let mut before = workers.buffer(out.len());
+                before.copy_from_slice(out);
+                kernels::activate(isa, *activation, &before, out);
+            }
+        }
         Operation::Convolution { weight, bias, activation, .. } => {
             let weight = &*weight.0;
             let added = residual.map_or(Added::Nothing, Added::Matrix);

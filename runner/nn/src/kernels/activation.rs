@@ -69,7 +69,8 @@ pub(super) fn activated<S: Simd>(s: S, activation: Activation, x: S::V) -> S::V 
     match activation {
         Activation::None => x,
         Activation::Gelu => gelu(s, x).0,
-        Activation::QuickGelu => quick_gelu(s, x).0,
+        Activation::QuickGelu => swish(s, x, QUICK_GELU).0,
+        Activation::Silu => swish(s, x, 1.0).0,
         Activation::Relu => cut(s, x, (0.0, f32::INFINITY)),
         Activation::Relu6 => cut(s, x, (0.0, 6.0)),
     }
@@ -94,13 +95,8 @@ fn activate_backward_body<S: Simd>(s: S, activation: Activation, x: &mut [f32], 
                 s.put(derivative, x, i);
             }
         }
-        Activation::QuickGelu => {
-            for i in (0..x.len()).step_by(S::LANES) {
-                let (value, derivative) = quick_gelu(s, s.at(x, i, 0.0));
-                s.put(value, y, i);
-                s.put(derivative, x, i);
-            }
-        }
+        Activation::QuickGelu => swish_backward(s, QUICK_GELU, x, y),
+        Activation::Silu => swish_backward(s, 1.0, x, y),
         Activation::Relu => rectify_backward(s, f32::INFINITY, x, y),
         Activation::Relu6 => rectify_backward(s, 6.0, x, y),
     }
@@ -152,12 +148,25 @@ fn gelu<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
     (s.mul(x, below), s.fma(x, density, below))
 }
 
-/// `x·σ(1.702·x)` and its derivative.
+/// What [`Activation::QuickGelu`] multiplies with before the logistic function.
+const QUICK_GELU: f32 = 1.702;
+
+/// `x·σ(factor·x)` and its derivative.
 #[inline(always)]
-fn quick_gelu<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
+fn swish<S: Simd>(s: S, x: S::V, factor: f32) -> (S::V, S::V) {
     let one = s.splat(1.0);
-    let scaled = s.mul(x, s.splat(1.702));
+    let scaled = s.mul(x, s.splat(factor));
     let sigmoid = s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), scaled))));
     let slope = s.fma(scaled, s.sub(one, sigmoid), one);
     (s.mul(x, sigmoid), s.mul(sigmoid, slope))
+}
+
+/// `y = x·σ(factor·x)`, and `x` becomes the derivative.
+#[inline(always)]
+fn swish_backward<S: Simd>(s: S, factor: f32, x: &mut [f32], y: &mut [f32]) {
+    for i in (0..x.len()).step_by(S::LANES) {
+        let (value, derivative) = swish(s, s.at(x, i, 0.0), factor);
+        s.put(value, y, i);
+        s.put(derivative, x, i);
+    }
 }

@@ -84,7 +84,7 @@ pub(crate) fn contrastive(
 
 kernel! {
     /// `x = softmax(x)`; returns the logarithm of the sum of the exponentials.
-    fn soften(x: &mut [f32]) -> f32 = soften_body;
+    pub(super) fn soften(x: &mut [f32]) -> f32 = soften_body;
 }
 
 #[inline(always)]

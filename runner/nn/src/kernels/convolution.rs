@@ -16,9 +16,9 @@ pub(crate) struct Sweep {
 }
 
 /// What a window covers of a picture: a range of its own lines and columns, and the pixel under its first one.
-struct Cover {
-    lines: Range<usize>,
-    columns: Range<usize>,
+pub(super) struct Cover {
+    pub(super) lines: Range<usize>,
+    pub(super) columns: Range<usize>,
     /// The row of the matrix with the picture's first pixel.
     start: usize,
     /// The picture's line and column under the window's first pixel; in the padding they are below 0.
@@ -29,7 +29,7 @@ struct Cover {
 impl Sweep {
     /// The window of output pixel `place`, counted over all pictures.
     #[inline(always)]
-    fn cover(&self, place: usize) -> Cover {
+    pub(super) fn cover(&self, place: usize) -> Cover {
         let (image, pixel) = (place / self.to.pixels(), place % self.to.pixels());
         let corner = |place: usize| (place * self.window.stride) as isize - self.window.before as isize;
         let (top, left) = (corner(pixel / self.to.width), corner(pixel % self.to.width));
@@ -48,7 +48,7 @@ impl Sweep {
 
     /// The place in the matrix of the covered pixel at a line and a column of the window.
     #[inline(always)]
-    fn pixel(&self, cover: &Cover, line: usize, column: usize) -> usize {
+    pub(super) fn pixel(&self, cover: &Cover, line: usize, column: usize) -> usize {
         let (y, x) = (cover.top + line as isize, cover.left + column as isize);
         (cover.start + y as usize * self.from.width + x as usize) * self.from.channels
     }
@@ -100,7 +100,7 @@ pub(crate) fn bounds(activation: Activation) -> Option<(f32, f32)> {
         Activation::None => Some((f32::NEG_INFINITY, f32::INFINITY)),
         Activation::Relu => Some((0.0, f32::INFINITY)),
         Activation::Relu6 => Some((0.0, 6.0)),
-        Activation::Gelu | Activation::QuickGelu => None,
+        Activation::Gelu | Activation::QuickGelu | Activation::Silu => None,
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) trait Simd: Copy {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a·b + c`, rounded once where the machine can.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn sqrt(self, a: Self::V) -> Self::V;
     /// The nearest integer.
     fn round(self, a: Self::V) -> Self::V;
     /// 2ⁿ for integers n in −126..=127.
@@ -107,6 +108,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn fma(self, a: f32, b: f32, c: f32) -> f32 {
         a * b + c
+    }
+    #[inline(always)]
+    fn sqrt(self, a: f32) -> f32 {
+        a.sqrt()
     }
     #[inline(always)]
     fn round(self, a: f32) -> f32 {
@@ -201,6 +206,7 @@ mod x86_64 {
         max(a, b) = _mm256_max_ps;
         min(a, b) = _mm256_min_ps;
         fma(a, b, c) = _mm256_fmadd_ps;
+        sqrt(a) = _mm256_sqrt_ps;
         }
         load = _mm256_loadu_ps, store = _mm256_storeu_ps, splat = _mm256_set1_ps;
 
@@ -258,6 +264,7 @@ mod x86_64 {
         max(a, b) = _mm512_max_ps;
         min(a, b) = _mm512_min_ps;
         fma(a, b, c) = _mm512_fmadd_ps;
+        sqrt(a) = _mm512_sqrt_ps;
         }
         load = _mm512_loadu_ps, store = _mm512_storeu_ps, splat = _mm512_set1_ps;
 

@@ -61,9 +61,10 @@ fn distribution(x: f64) -> f64 {
 #[test]
 fn activations_are_precise_from_tail_to_tail() {
     let x: Vec<f32> = (-1201..=1201).map(|i| i as f32 * 0.01).collect();
-    for activation in [Activation::Gelu, Activation::QuickGelu] {
+    for activation in [Activation::Gelu, Activation::QuickGelu, Activation::Silu] {
         let function = |x: f64| match activation {
             Activation::Gelu => x * distribution(x),
+            Activation::Silu => x / (1.0 + (-x).exp()),
             _ => x / (1.0 + (-1.702 * x).exp()),
         };
         let values: Vec<f64> = x.iter().map(|x| function(f64::from(*x))).collect();

@@ -2,15 +2,11 @@
 
 use std::sync::{Arc, RwLockReadGuard};
 
-use dfdx::prelude::{Tape, Tensor};
+use dfdx::prelude::Tape;
 
-use super::{
-    Cpu, Matrix, Parameter,
-    cpu::{heads, parameter_slot, slot, values},
-    operations::shape,
-};
+use super::{Activations, Cpu, Device, Parameter, give, give_parameters, operations::heads, values};
 use crate::{
-    Activation, Attention, Backend, Block, Error, Shaped, kernels,
+    Activation, Attention, Backend, Block, Error, Shaped,
     stack::{self, BlockSlices, Parts, Stack},
 };
 
@@ -65,42 +61,38 @@ impl Held<'_> {
 
 impl Cpu {
     /// The stack over `x`, `[rows, width]`.
-    pub(super) fn stack<T: Tape<f32, dfdx::prelude::Cpu>>(
+    pub(super) fn stack<T: Tape<f32, Device>>(
         &self,
         tape: &mut T,
-        x: &Matrix<dfdx::prelude::Cpu>,
+        x: &Activations,
         blocks: Arc<[BlockParameters]>,
         attention: Attention,
         activation: Activation,
-    ) -> Result<Matrix<dfdx::prelude::Cpu>, Error> {
-        let (rows, width) = shape(x);
+    ) -> Result<Activations, Error> {
+        let (rows, width) = (x.rows, x.width);
         let Some(hidden) = blocks.first().and_then(|block| block.parts[8].as_ref()).map(|up| up.shape().0) else {
             return Ok(x.clone());
         };
         let stack = Stack { heads: heads(attention, width), hidden, activation };
-        let workers = self.workers().clone();
-        let mut values = vec![0.0; rows * width];
-        Tensor::copy_into(x, &mut values);
+        let workers = self.workers.clone();
+        let mut out = workers.buffer(x.len());
         let held: Vec<Held<'_>> = blocks.iter().map(BlockParameters::hold).collect();
         let slices: Vec<_> = held.iter().map(Held::slices).collect();
-        let kept = stack::forward(&workers, stack, &slices, &mut values, T::OWNS_TAPE);
+        let kept = stack::forward(&workers, stack, &slices, x, &mut out, T::OWNS_TAPE);
         drop(held);
-        let dx = slot(x);
-        self.record(tape, width, values, move |mut dy, tensors| {
+        let dx = x.gradient.clone();
+        self.record(tape, rows, width, out, move |mut dy, tensors| {
             let Some(kept) = kept else { return Ok(()) };
             let held: Vec<Held<'_>> = blocks.iter().map(BlockParameters::hold).collect();
             let slices: Vec<_> = held.iter().map(Held::slices).collect();
             let sums = stack::backward(&workers, stack, &slices, kept, &mut dy);
             drop(held);
-            let mut sums = sums.as_slice();
-            for parameter in blocks.iter().flat_map(|block| &block.parts).flatten() {
-                let gradient = parameter_slot(tensors, parameter)?;
-                let (own, rest) = sums.split_at(gradient.len());
-                kernels::add(workers.isa(), gradient, own);
-                sums = rest;
+            let parameters = blocks.iter().flat_map(|block| block.parts.iter().map(Option::as_ref));
+            give_parameters(&workers, tensors, parameters, &sums)?;
+            match dx {
+                Some(dx) => give(tensors, &dx, dy),
+                None => Ok(()),
             }
-            kernels::add(workers.isa(), dx(tensors)?, &dy);
-            Ok(())
         })
     }
 }

@@ -1,0 +1,151 @@
+//! Training: shards of whole pictures, each through all layers on one thread, forward and back.
+
+use rayon::prelude::*;
+
+use super::{Kind, Pair, Plan, backward::Pass};
+use crate::{
+    kernels,
+    pool::{Buffer, Workers},
+};
+
+/// Shards whose parameter gradients are added up apart: the most threads that backward can use.
+const GROUPS: usize = 8;
+/// The most values that a shard keeps, if it has more than one picture, so that they stay in the cache.
+const MOST: usize = 1 << 21;
+/// Parameter gradients that one thread adds up at a time.
+const SUM: usize = 1 << 14;
+
+/// What [`forward`] keeps for [`backward`]: shard after shard, in each the results of all layers one after another, each
+/// followed by what went into its activation, if that is more than bounds.
+pub(crate) struct Kept {
+    values: Buffer,
+    /// Pictures of a shard.
+    shard: usize,
+}
+
+impl Plan {
+    /// Values that are kept for a picture: the result, and what went into the activation.
+    pub(super) fn kept(&self) -> [usize; 2] {
+        let before = match self.kind {
+            // Known from what was read.
+            Kind::Activate(_) | Kind::GroupNorm { .. } => 0,
+            _ if kernels::bounds(self.activation()).is_some() => 0,
+            _ => self.len(),
+        };
+        [self.len(), before]
+    }
+}
+
+/// Runs the layers over pictures into `out`. At least one layer and one picture.
+pub(crate) fn forward(
+    workers: &Workers,
+    plans: &[Plan],
+    parameters: &[Pair<'_>],
+    pictures: &[f32],
+    out: &mut [f32],
+) -> Kept {
+    let (input, output) = (plans[0].input_len(), plans[plans.len() - 1].len());
+    let images = pictures.len() / input;
+    let each: usize = plans.iter().flat_map(Plan::kept).sum();
+    let shard = images.div_ceil(GROUPS).min(MOST / each.max(1)).max(1);
+    let mut values = workers.buffer(images * each);
+    workers.run(|| {
+        let shards = pictures.par_chunks(shard * input).zip(out.par_chunks_mut(shard * output));
+        shards.zip(values.par_chunks_mut(shard * each)).for_each(|((pictures, out), kept)| {
+            let images = pictures.len() / input;
+            let mut results: Vec<&[f32]> = vec![pictures];
+            let mut rest = kept;
+            for (plan, parameters) in plans.iter().zip(parameters) {
+                let [result, before] = plan.kept().map(|len| {
+                    let (piece, after) = std::mem::take(&mut rest).split_at_mut(images * len);
+                    rest = after;
+                    piece
+                });
+                let residual = plan.residual().map_or(&[][..], |residual| results[residual]);
+                shard_layer(workers, plan, *parameters, results[plan.input], residual, result, before);
+                results.push(result);
+            }
+            if let Some(last) = results.last() {
+                out.copy_from_slice(last);
+            }
+        });
+    });
+    Kept { values, shard }
+}
+
+/// One layer over one shard.
+fn shard_layer(
+    workers: &Workers,
+    plan: &Plan,
+    parameters: Pair<'_>,
+    x: &[f32],
+    residual: &[f32],
+    out: &mut [f32],
+    before: &mut [f32],
+) {
+    let channels = plan.to.channels;
+    let part = plan.part(out.len() / channels);
+    for (i, out) in out.chunks_mut(part * channels).enumerate() {
+        let place = i * part * channels;
+        let before = if before.is_empty() { &mut [][..] } else { &mut before[place..place + out.len()] };
+        plan.compute(workers, parameters, x, residual, i * part, out, before);
+    }
+}
+
+/// The gradients of [`forward`] for `dy`: those of all parameters, layer after layer, weight before bias, and, if `wanted`,
+/// that of the pictures.
+pub(crate) fn backward(
+    workers: &Workers,
+    plans: &[Plan],
+    parameters: &[Pair<'_>],
+    pictures: &[f32],
+    mut kept: Kept,
+    dy: &[f32],
+    wanted: bool,
+) -> (Buffer, Option<Buffer>) {
+    let (input, output) = (plans[0].input_len(), plans[plans.len() - 1].len());
+    let images = pictures.len() / input;
+    let each: usize = plans.iter().flat_map(Plan::kept).sum();
+    let total: usize = parameters.iter().flatten().map(|part| part.len()).sum();
+    let shard = kept.shard;
+    let group = shard * images.div_ceil(shard).div_ceil(GROUPS);
+    // Without values where it is not wanted.
+    let pixel = if wanted { input } else { 0 };
+    let mut dx = workers.buffer(images * pixel);
+    let mut sums = workers.buffer(total);
+    workers.run(|| {
+        let mut dx_groups: Vec<&mut [f32]> = Vec::new();
+        let mut rest = &mut *dx;
+        for first in (0..images).step_by(group) {
+            let (own, after) = rest.split_at_mut(group.min(images - first) * pixel);
+            dx_groups.push(own);
+            rest = after;
+        }
+        let groups = pictures.par_chunks(group * input).zip(dy.par_chunks(group * output));
+        let groups = groups.zip(kept.values.par_chunks_mut(group * each)).zip(dx_groups);
+        let partial: Vec<Buffer> = groups
+            .map(|(((pictures, dy), kept), dx)| {
+                let mut gradients = workers.zeros(total);
+                let shards = pictures.chunks(shard * input).zip(dy.chunks(shard * output));
+                for (i, ((pictures, dy), kept)) in shards.zip(kept.chunks_mut(shard * each)).enumerate() {
+                    let pass = Pass { workers, plans, parameters, pictures, wanted };
+                    if let Some(own) = pass.run(kept, dy, &mut gradients) {
+                        dx[i * shard * pixel..][..own.len()].copy_from_slice(&own);
+                    }
+                }
+                gradients
+            })
+            .collect();
+        sums.par_chunks_mut(SUM).enumerate().for_each(|(i, sums)| {
+            for (group, gradients) in partial.iter().enumerate() {
+                let own = &gradients[i * SUM..][..sums.len()];
+                if group == 0 {
+                    sums.copy_from_slice(own);
+                } else {
+                    kernels::add(workers.isa(), sums, own);
+                }
+            }
+        });
+    });
+    (sums, wanted.then_some(dx))
+}
