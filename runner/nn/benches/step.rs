@@ -136,12 +136,12 @@ fn clip(b: &Training) -> Result<Loss, Error> {
         let x = b.patch_embed(&pixels, patches, &patch, None)?;
         let x = b.layer_norm(&b.add_positions(&x, n, Some(&class), &positions)?, &first_norm)?;
         let attention = Attention { tokens: 17, heads: 4, causal: false };
-        let x = b.transformer(&x, &blocks, attention, Activation::QuickGelu)?;
-        let image = projection.apply(b, &b.layer_norm(&b.rows(&x, &first)?, &last_norm)?)?;
+        let x = b.transformer_rows(&x, &blocks, attention, Activation::QuickGelu, &first)?;
+        let image = projection.apply(b, &b.layer_norm(&x, &last_norm)?)?;
         let x = b.add_positions(&b.embed(&tokens, &ids)?, n, None, &text_positions)?;
         let attention = Attention { tokens: text_tokens, heads: 4, causal: true };
-        let x = b.transformer(&x, &text_blocks, attention, Activation::QuickGelu)?;
-        let text = text_projection.apply(b, &b.layer_norm(&b.rows(&x, &last)?, &text_norm)?)?;
+        let x = b.transformer_rows(&x, &text_blocks, attention, Activation::QuickGelu, &last)?;
+        let text = text_projection.apply(b, &b.layer_norm(&x, &text_norm)?)?;
         b.contrastive_loss(&b.l2_normalize(&image)?, &b.l2_normalize(&text)?, &log_scale, None)
     }))
 }
@@ -214,6 +214,7 @@ impl Trained {
                 let factor = optim::clip_factor(optim::global_norm(&gradients), 1.0);
                 self.optimizer.step(values, &gradients, optim::Stride { rate: 1e-4, factor }, |_| 0.1);
             });
+            self.session.recycle(gradients);
         }
         Ok(start.elapsed().as_secs_f64())
     }

@@ -325,8 +325,18 @@ pub trait Backend: Sized {
     ) -> Result<Self::Tensor, Error> {
         let qkv = self.layer_norm(x, &block.norm1)?;
         let qkv = self.linear(&qkv, &block.qkv.weight, block.qkv.epilogue(Activation::None, None))?;
-        let mixed = self.attention(&qkv, attention)?;
-        let x = self.linear(&mixed, &block.out.weight, block.out.epilogue(Activation::None, Some(x)))?;
+        self.finish_block(&self.attention(&qkv, attention)?, x, block, activation)
+    }
+
+    /// What a block does behind the attention: `mixed` is its result and `x` what the block read.
+    fn finish_block(
+        &self,
+        mixed: &Self::Tensor,
+        x: &Self::Tensor,
+        block: &Block<Self>,
+        activation: Activation,
+    ) -> Result<Self::Tensor, Error> {
+        let x = self.linear(mixed, &block.out.weight, block.out.epilogue(Activation::None, Some(x)))?;
         let hidden = self.layer_norm(&x, &block.norm2)?;
         let hidden = self.linear(&hidden, &block.up.weight, block.up.epilogue(activation, None))?;
         self.linear(&hidden, &block.down.weight, block.down.epilogue(Activation::None, Some(&x)))

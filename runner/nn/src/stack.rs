@@ -18,8 +18,10 @@ const MOST_ROWS: usize = 400;
 const FEWEST_ROWS: usize = 128;
 /// The shards that a small batch is cut into, for as many threads.
 const SHARDS: usize = 8;
-/// Groups of shards whose parameter gradients are added up apart: the most threads that backward can use.
+/// Most groups of shards whose parameter gradients are added up apart: the most threads that backward can use.
 const GROUPS: usize = 8;
+/// Rows for which a group pays: it costs a copy of all parameters.
+const GROUP_ROWS: usize = 1024;
 /// Outputs of a linear map that one thread computes at a time when a single shard is spread over threads.
 const SPREAD: usize = 256;
 /// Parameter gradients that one thread adds up at a time.
@@ -186,14 +188,15 @@ pub(crate) fn backward(
     blocks: &[BlockSlices<'_>],
     mut kept: Buffer,
     dx: &mut [f32],
-) -> Vec<f32> {
+) -> Buffer {
     let (isa, width) = (workers.isa(), stack.width());
     let total: usize = blocks.iter().flat_map(|block| block.parts).map(<[f32]>::len).sum();
     let rows = dx.len() / width;
     let shard = stack.shard(rows);
     let shards = rows.div_ceil(shard);
-    let group = shard * shards.div_ceil(GROUPS).max(1);
-    let mut sums = vec![0.0; total];
+    let groups = (rows / GROUP_ROWS).next_power_of_two().clamp(2, GROUPS);
+    let group = shard * shards.div_ceil(groups).max(1);
+    let mut sums = workers.buffer(total);
     workers.run(|| {
         let groups = dx.par_chunks_mut(group * width).zip(kept.par_chunks_mut(group * blocks.len() * stack.kept()));
         let partial: Vec<Buffer> = groups
@@ -208,12 +211,23 @@ pub(crate) fn backward(
             })
             .collect();
         sums.par_chunks_mut(SUM).enumerate().for_each(|(i, sums)| {
-            for gradients in &partial {
-                kernels::add(isa, sums, &gradients[i * SUM..][..sums.len()]);
-            }
+            add_up(isa, &partial, i * SUM, sums);
         });
     });
     sums
+}
+
+/// `sums` become the sum of the buffers' values from `first` on, in the buffers' order.
+pub(crate) fn add_up(isa: Isa, buffers: &[Buffer], first: usize, sums: &mut [f32]) {
+    let len = sums.len();
+    let mut parts = buffers.iter().map(|buffer| &buffer[first..][..len]);
+    match parts.next() {
+        Some(part) => sums.copy_from_slice(part),
+        None => sums.fill(0.0),
+    }
+    for part in parts {
+        kernels::add(isa, sums, part);
+    }
 }
 
 /// All blocks over one shard, last block first.

@@ -110,12 +110,17 @@ impl Model {
         let x = b.add_positions(&x, n, Some(&maker.param(1, width)), &maker.param(tokens, width)).unwrap();
         let x = b.layer_norm(&x, &maker.norm(width)).unwrap();
         let blocks: Vec<_> = (0..self.blocks).map(|_| maker.block(self)).collect();
-        let x = self.stack(b, x, &blocks, tokens, false);
         let first: Vec<u32> = (0..n).map(|i| (i * tokens) as u32).collect();
+        let attention = Attention { tokens, heads: self.heads, causal: false };
+        let x = if self.whole {
+            b.transformer_rows(&x, &blocks, attention, self.activation, &first).unwrap()
+        } else {
+            b.rows(&self.stack(b, x, &blocks, tokens, false), &first).unwrap()
+        };
         let image = maker.linear(5, width, true);
         let image = b
             .linear(
-                &b.rows(&x, &first).unwrap(),
+                &x,
                 &image.weight,
                 Epilogue { bias: image.bias.as_ref(), activation: self.activation, residual: Some(&text) },
             )

@@ -15,6 +15,9 @@ pub(super) trait Compute {
     /// Changes the parameters in place: `change` gets the values of all. On the processor it runs on the step's threads.
     fn update(&self, change: &mut (dyn FnMut(&mut [&mut [f32]]) + Send));
 
+    /// Takes gradients back whose memory the next step may use.
+    fn recycle(&self, gradients: Vec<Vec<f32>>);
+
     /// The values of all parameters.
     fn read(&self) -> Vec<Vec<f32>>;
 }
@@ -59,6 +62,10 @@ impl<O: Operations> Compute for Trainee<O> {
 
     fn update(&self, change: &mut (dyn FnMut(&mut [&mut [f32]]) + Send)) {
         self.session.update(|_, values| change(values));
+    }
+
+    fn recycle(&self, gradients: Vec<Vec<f32>>) {
+        self.session.recycle(gradients);
     }
 
     fn read(&self) -> Vec<Vec<f32>> {

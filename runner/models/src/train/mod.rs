@@ -170,6 +170,7 @@ impl ClipTrainer {
                 logit_scale = values[0].exp();
             }
         });
+        self.compute.recycle(gradients);
         Ok(StepStats { step: self.optimizer.steps, loss, gradient_norm, logit_scale, learning_rate })
     }
 

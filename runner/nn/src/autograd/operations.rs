@@ -52,6 +52,9 @@ pub trait Operations: Sized + 'static {
         gradients: &mut Gradients<f32, Self::Device>,
     ) -> Result<Vec<f32>, Error>;
 
+    /// Takes gradients back whose memory the next step may use.
+    fn recycle(&self, _gradients: Vec<Vec<f32>>) {}
+
     /// See [`Backend::linear`].
     fn linear<T: Tape<f32, Self::Device>>(
         &self,

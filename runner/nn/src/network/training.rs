@@ -6,10 +6,15 @@ use super::{Kind, Pair, Plan, backward::Pass};
 use crate::{
     kernels,
     pool::{Buffer, Workers},
+    stack::add_up,
 };
 
-/// Shards whose parameter gradients are added up apart: the most threads that backward can use.
+/// Shards of a small batch.
+const SHARDS: usize = 8;
+/// Most groups of shards whose parameter gradients are added up apart: the most threads that backward can use.
 const GROUPS: usize = 8;
+/// Pictures for which a group pays: it costs a copy of all parameters.
+const GROUP_IMAGES: usize = 32;
 /// The most values that a shard keeps, if it has more than one picture, so that they stay in the cache.
 const MOST: usize = 1 << 21;
 /// Parameter gradients that one thread adds up at a time.
@@ -47,7 +52,7 @@ pub(crate) fn forward(
     let (input, output) = (plans[0].input_len(), plans[plans.len() - 1].len());
     let images = pictures.len() / input;
     let each: usize = plans.iter().flat_map(Plan::kept).sum();
-    let shard = images.div_ceil(GROUPS).min(MOST / each.max(1)).max(1);
+    let shard = images.div_ceil(SHARDS).min(MOST / each.max(1)).max(1);
     let mut values = workers.buffer(images * each);
     workers.run(|| {
         let shards = pictures.par_chunks(shard * input).zip(out.par_chunks_mut(shard * output));
@@ -108,7 +113,8 @@ pub(crate) fn backward(
     let each: usize = plans.iter().flat_map(Plan::kept).sum();
     let total: usize = parameters.iter().flatten().map(|part| part.len()).sum();
     let shard = kept.shard;
-    let group = shard * images.div_ceil(shard).div_ceil(GROUPS);
+    let groups = (images / GROUP_IMAGES).next_power_of_two().clamp(2, GROUPS);
+    let group = shard * images.div_ceil(shard).div_ceil(groups);
     // Without values where it is not wanted.
     let pixel = if wanted { input } else { 0 };
     let mut dx = workers.buffer(images * pixel);
@@ -137,14 +143,7 @@ pub(crate) fn backward(
             })
             .collect();
         sums.par_chunks_mut(SUM).enumerate().for_each(|(i, sums)| {
-            for (group, gradients) in partial.iter().enumerate() {
-                let own = &gradients[i * SUM..][..sums.len()];
-                if group == 0 {
-                    sums.copy_from_slice(own);
-                } else {
-                    kernels::add(workers.isa(), sums, own);
-                }
-            }
+            add_up(workers.isa(), &partial, i * SUM, sums);
         });
     });
     (sums, wanted.then_some(dx))

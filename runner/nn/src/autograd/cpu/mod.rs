@@ -139,7 +139,9 @@ fn give_parameters<'a>(
         let (own, after) = rest.split_at(rows * width);
         let gradient = &mut **tensors.get_or_alloc_mut(&parameter.storage().gradient)?;
         if gradient.is_empty() {
-            gradient.extend_from_slice(own);
+            let mut copy = workers.buffer(own.len());
+            copy.copy_from_slice(own);
+            *gradient = copy.into_vec();
         } else {
             kernels::add(workers.isa(), gradient, own);
         }

@@ -84,6 +84,10 @@ impl Operations for Cpu {
         Ok(std::mem::take(parameter_gradient(gradients, parameter).map_err(failed)?))
     }
 
+    fn recycle(&self, gradients: Vec<Vec<f32>>) {
+        gradients.into_iter().for_each(|gradient| drop(self.workers.adopt(gradient)));
+    }
+
     fn linear<T: Tape<f32, Device>>(
         &self,
         tape: &mut T,
