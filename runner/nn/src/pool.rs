@@ -83,12 +83,17 @@ impl Workers {
             values = vec![0.0; len];
         }
         values.resize(len, 0.0);
-        Buffer { values, workers: self.clone() }
+        Buffer { values, workers: self.clone(), returns: true }
     }
 
-    /// Lends out values that are no longer needed where they come from.
+    /// Takes values back that [`Buffer::into_vec`] took out.
     pub(crate) fn adopt(&self, values: Vec<f32>) -> Buffer {
-        Buffer { values, workers: self.clone() }
+        Buffer { values, workers: self.clone(), returns: true }
+    }
+
+    /// Values from elsewhere as a buffer, which does not come here when dropped: the free ones would grow without end.
+    pub(crate) fn hold(&self, values: Vec<f32>) -> Buffer {
+        Buffer { values, workers: self.clone(), returns: false }
     }
 
     /// A buffer of zeros.
@@ -103,6 +108,8 @@ impl Workers {
 pub(crate) struct Buffer {
     values: Vec<f32>,
     workers: Workers,
+    /// Whether it returns there when dropped.
+    returns: bool,
 }
 
 impl Buffer {
@@ -133,7 +140,7 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.values);
-        if values.capacity() == 0 {
+        if values.capacity() == 0 || !self.returns {
             return;
         }
         let mut free = self.workers.0.free.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,8 +27,8 @@ impl Cpu {
         let scale = values(log_scale)[0];
         let found = kernels::contrastive(isa, image, text, n, scale, true_pairs, gradients, &mut scratch);
         let (image, text, log_scale) = (image.clone(), text.clone(), log_scale.clone());
-        self.record(tape, 1, 1, workers.adopt(vec![found.loss]), move |dy, tensors| {
-            parameter_gradient(tensors, &log_scale)?[0] += dy[0] * found.dlog_scale;
+        self.record(tape, 1, 1, workers.hold(vec![found.loss]), move |dy, tensors| {
+            parameter_gradient(&workers, tensors, &log_scale)?[0] += dy[0] * found.dlog_scale;
             kernels::scale(isa, &mut dimage, dy[0]);
             kernels::scale(isa, &mut dtext, dy[0]);
             give_to(tensors, &image, dimage)?;
@@ -60,7 +60,7 @@ impl Cpu {
         });
         let loss = losses.iter().sum::<f64>() as f32;
         let logits = logits.clone();
-        self.record(tape, 1, 1, workers.adopt(vec![loss]), move |dy, tensors| {
+        self.record(tape, 1, 1, workers.hold(vec![loss]), move |dy, tensors| {
             if dy[0] != 1.0 {
                 kernels::scale(isa, &mut dlogits, dy[0]);
             }
@@ -90,7 +90,7 @@ impl Cpu {
         let count = x.len().max(1) as f64;
         let loss = (sums.iter().sum::<f64>() / count) as f32;
         let x = x.clone();
-        self.record(tape, 1, 1, workers.adopt(vec![loss]), move |dy, tensors| {
+        self.record(tape, 1, 1, workers.hold(vec![loss]), move |dy, tensors| {
             kernels::scale(isa, &mut dx, (2.0 * f64::from(dy[0]) / count) as f32);
             give_to(tensors, &x, dx)
         })
@@ -136,10 +136,10 @@ impl Cpu {
             self.record(tape, rows, width, chosen, move |dy, tensors| give_to(tensors, &z, dy))?
         };
         let (z, codebook, ids) = (z.clone(), codebook.clone(), codes.clone());
-        let loss = self.record(tape, 1, 1, workers.adopt(vec![loss]), move |dy, tensors| {
+        let loss = self.record(tape, 1, 1, workers.hold(vec![loss]), move |dy, tensors| {
             let slope = (2.0 * f64::from(dy[0]) / count) as f32;
             kernels::scale(isa, &mut off, -slope);
-            kernels::scatter_rows(isa, parameter_gradient(tensors, &codebook)?, width, &ids, &off);
+            kernels::scatter_rows(isa, parameter_gradient(&workers, tensors, &codebook)?, width, &ids, &off);
             match &z.gradient {
                 Some(handle) => {
                     kernels::scale(isa, &mut off, -commitment);

@@ -112,18 +112,27 @@ fn give(tensors: &mut Tensors, handle: &Handle, own: Buffer) -> Result<(), CpuEr
 }
 
 /// The gradient behind a handle, of `len` values, to be added to.
-fn gradient<'a>(tensors: &'a mut Tensors, handle: &Handle, len: usize) -> Result<&'a mut Vec<f32>, CpuError> {
+fn gradient<'a>(
+    workers: &Workers,
+    tensors: &'a mut Tensors,
+    handle: &Handle,
+    len: usize,
+) -> Result<&'a mut Vec<f32>, CpuError> {
     let gradient = &mut **tensors.get_or_alloc_mut(handle)?;
     if gradient.len() != len {
-        *gradient = vec![0.0; len];
+        *gradient = workers.zeros(len).into_vec();
     }
     Ok(gradient)
 }
 
 /// The gradient of a parameter, to be added to.
-fn parameter_gradient<'a>(tensors: &'a mut Tensors, parameter: &Parameter<Cpu>) -> Result<&'a mut Vec<f32>, CpuError> {
+fn parameter_gradient<'a>(
+    workers: &Workers,
+    tensors: &'a mut Tensors,
+    parameter: &Parameter<Cpu>,
+) -> Result<&'a mut Vec<f32>, CpuError> {
     let (rows, width) = parameter.shape();
-    gradient(tensors, &parameter.storage().gradient, rows * width)
+    gradient(workers, tensors, &parameter.storage().gradient, rows * width)
 }
 
 /// Adds gradients that lie one after another to those of the parameters; a missing parameter has none.

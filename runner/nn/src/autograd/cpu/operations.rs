@@ -35,7 +35,7 @@ impl Operations for Cpu {
     }
 
     fn tensor(&self, rows: usize, width: usize, values: Vec<f32>) -> Result<Activations, Error> {
-        Ok(Activations { values: Arc::new(self.workers.adopt(values)), rows, width, gradient: None })
+        Ok(Activations { values: Arc::new(self.workers.hold(values)), rows, width, gradient: None })
     }
 
     fn values(&self, tensor: &Activations) -> Vec<f32> {
@@ -68,9 +68,9 @@ impl Operations for Cpu {
     }
 
     fn backward(&self, mut tape: OwnedTape<f32, Device>, loss: &Activations) -> Result<Tensors, Error> {
-        let handle = loss.gradient.clone();
+        let (workers, handle) = (self.workers.clone(), loss.gradient.clone());
         tape.add_backward_op(move |tensors| match handle {
-            Some(handle) => gradient(tensors, &handle, 1).map(|gradient| gradient.fill(1.0)),
+            Some(handle) => gradient(&workers, tensors, &handle, 1).map(|gradient| gradient.fill(1.0)),
             None => Ok(()),
         });
         self.device.tensor(0.0f32).put_tape(tape).try_backward().map_err(failed)
@@ -81,7 +81,7 @@ impl Operations for Cpu {
         parameter: &Parameter<Self>,
         gradients: &mut Gradients<f32, Device>,
     ) -> Result<Vec<f32>, Error> {
-        Ok(std::mem::take(parameter_gradient(gradients, parameter).map_err(failed)?))
+        Ok(std::mem::take(parameter_gradient(&self.workers, gradients, parameter).map_err(failed)?))
     }
 
     fn recycle(&self, gradients: Vec<Vec<f32>>) {
@@ -206,12 +206,13 @@ impl Operations for Cpu {
         table: &Parameter<Self>,
         ids: &[u32],
     ) -> Result<Activations, Error> {
-        let (isa, (_, width)) = (self.workers.isa(), table.shape());
-        let mut out = self.workers.buffer(ids.len() * width);
+        let workers = self.workers.clone();
+        let (isa, (_, width)) = (workers.isa(), table.shape());
+        let mut out = workers.buffer(ids.len() * width);
         kernels::gather_rows(&values(table), width, ids, &mut out);
         let (table, ids) = (table.clone(), ids.to_vec());
         self.record(tape, ids.len(), width, out, move |dy, tensors| {
-            kernels::scatter_rows(isa, parameter_gradient(tensors, &table)?, width, &ids, &dy);
+            kernels::scatter_rows(isa, parameter_gradient(&workers, tensors, &table)?, width, &ids, &dy);
             Ok(())
         })
     }
@@ -247,7 +248,7 @@ impl Operations for Cpu {
         let (x, class, positions) = (x.clone(), class.cloned(), positions.clone());
         let rows = out.len() / width;
         self.record(tape, rows, width, out, move |dy, tensors| {
-            let sum = &mut parameter_gradient(tensors, &positions)?[..own + before];
+            let sum = &mut parameter_gradient(&workers, tensors, &positions)?[..own + before];
             let mut dclass = workers.zeros(before);
             for dy in dy.chunks_exact(whole) {
                 kernels::add(isa, sum, dy);
@@ -299,13 +300,14 @@ impl Operations for Cpu {
     }
 
     fn rows<T: Tape<f32, Device>>(&self, tape: &mut T, x: &Activations, rows: &[u32]) -> Result<Activations, Error> {
-        let (isa, width) = (self.workers.isa(), x.width);
-        let mut out = self.workers.buffer(rows.len() * width);
+        let workers = self.workers.clone();
+        let (isa, width) = (workers.isa(), x.width);
+        let mut out = workers.buffer(rows.len() * width);
         kernels::gather_rows(x, width, rows, &mut out);
         let (x, rows) = (x.clone(), rows.to_vec());
         self.record(tape, rows.len(), width, out, move |dy, tensors| {
             let Some(handle) = &x.gradient else { return Ok(()) };
-            kernels::scatter_rows(isa, gradient(tensors, handle, x.len())?, width, &rows, &dy);
+            kernels::scatter_rows(isa, gradient(&workers, tensors, handle, x.len())?, width, &rows, &dy);
             Ok(())
         })
     }
@@ -367,7 +369,7 @@ impl Operations for Cpu {
         self.record(tape, rows, width, out, move |dy, tensors| {
             for (handle, factor) in terms {
                 let Some(handle) = handle else { continue };
-                let gradient = gradient(tensors, &handle, dy.len())?;
+                let gradient = gradient(&workers, tensors, &handle, dy.len())?;
                 kernels::add_scaled(workers.isa(), gradient, &dy, factor);
             }
             Ok(())
