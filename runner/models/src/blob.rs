@@ -3,7 +3,8 @@
 use std::{
     borrow::Cow,
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -62,13 +63,26 @@ impl Blob {
         Ok(bytes)
     }
 
+    /// So many numbers of 32 bits from a place, the first byte the lowest.
+    pub(crate) fn read_f32(&self, from: u64, count: u64) -> Result<Vec<f32>, ModelError> {
+        let short = || ModelError::file(&self.name, "the file ends early");
+        let length = count.checked_mul(4).ok_or_else(short)?;
+        if from.checked_add(length).is_none_or(|end| end > self.size) {
+            return Err(short());
+        }
+        let mut values = vec![0.0f32; usize::try_from(count).map_err(|_| short())?];
+        self.read_into(from, bytemuck::cast_slice_mut(&mut values))
+            .map_err(|source| ModelError::Io { path: PathBuf::from(&self.name), source })?;
+        if cfg!(target_endian = "big") {
+            values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().swap_bytes()));
+        }
+        Ok(values)
+    }
+
     fn read_into(&self, from: u64, buffer: &mut [u8]) -> io::Result<()> {
         match &self.content {
-            Content::File(file) => {
-                let mut file = file;
-                file.seek(SeekFrom::Start(from))?;
-                file.read_exact(buffer)
-            }
+            // No position to share with other threads.
+            Content::File(file) => file.read_exact_at(buffer, from),
             Content::Memory(bytes) => {
                 let start = usize::try_from(from).unwrap_or(usize::MAX);
                 let found = start.checked_add(buffer.len()).and_then(|end| bytes.get(start..end));

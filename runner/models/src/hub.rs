@@ -344,11 +344,11 @@ fn stamp(files: &[PathBuf]) -> Result<Stamp, ModelError> {
 
 pub(crate) fn hash_file(path: &Path) -> Result<Digest, ModelError> {
     let mut file = File::open(path).map_err(ModelError::io(path))?;
-    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; 1 << 20]);
+    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; 4 << 20]);
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return Ok(hasher.finalize().into()),
-            Ok(n) => hasher.update(&buffer[..n]),
+            Ok(n) => hasher.update_rayon(&buffer[..n]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(ModelError::io(path)(error)),
         };

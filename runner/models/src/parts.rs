@@ -94,12 +94,17 @@ impl Parts {
         }
     }
 
-    /// Loads, to be computed on a GPU or else on the processor.
+    /// Loads, to be computed on a GPU or else on the processor, where weights are read when they are needed.
     pub(crate) fn load(self, gpu: Option<u32>) -> Result<Loaded, ModelError> {
-        self.load_noting(gpu, &mut |_, _, _| ())
+        let (ModelConfig::Clip(config), None) = (&self.config, gpu) else {
+            return self.load_noting(gpu, &mut |_, _, _| ());
+        };
+        let (config, name) = (*config, self.weights.name());
+        let tokenizer = self.tokenizer.load()?.ok_or_else(|| ModelError::file(name, "no tokenizer"))?;
+        Clip::over(config, self.weights, tokenizer, self.preprocess).map(Loaded::Clip)
     }
 
-    /// Loads, and tells each tensor that the network takes: name, shape, and number format in the file.
+    /// Loads all weights, and tells each tensor that the network takes: name, shape, and number format in the file.
     pub(crate) fn load_noting(self, gpu: Option<u32>, note: &mut Note<'_>) -> Result<Loaded, ModelError> {
         let Self { config, preprocess, tokenizer, weights, .. } = self;
         let values = &mut |name: &str, shape: &[usize]| {

@@ -215,7 +215,11 @@ impl Reader {
         let entry = self.entries.get(tensor).ok_or_else(|| bad("missing".to_owned()))?;
         let dtype = Dtype::parse(&entry.dtype)
             .ok_or_else(|| bad(format!("expected numbers in F32, F16, BF16 or F64, found {}", entry.dtype)))?;
-        Ok(dtype.decode(&self.blob.read(self.start + entry.range.0, entry.range.1 - entry.range.0)?))
+        let (start, length) = (self.start + entry.range.0, entry.range.1 - entry.range.0);
+        match dtype {
+            Dtype::F32 => self.blob.read_f32(start, length / 4),
+            other => Ok(other.decode(&self.blob.read(start, length)?)),
+        }
     }
 }
 

@@ -154,8 +154,14 @@ impl Weights {
         Ok(values)
     }
 
-    /// Reads a tensor as it is in the file.
-    fn stored(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+    /// Fails unless there is a tensor of the network of this shape.
+    pub(crate) fn check(&self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
+        let part = self.names.locate(name);
+        self.find(&part.name, &part.view.stored(shape)).map(drop)
+    }
+
+    /// The file with a tensor, which must have this shape.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&File, ModelError> {
         let Some(file) = self.files.iter().find(|file| file.shape(name).is_some()) else {
             return Err(ModelError::tensor(&self.name, name, format!("missing, expected shape {shape:?}")));
         };
@@ -165,11 +171,21 @@ impl Weights {
         if found != shape && !(shape.is_empty() && found == [1]) {
             return Err(bad(format!("expected shape {shape:?}, found {found:?}")));
         }
+        Ok(file)
+    }
+
+    /// Reads a tensor as it is in the file.
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let file = self.find(name, shape)?;
         let values = file.values(name)?;
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(i) => Err(bad(format!("value {i} is {}, expected finite numbers", values[i]))),
-            None => Ok(values),
+        // By blocks, since a loop that may end anywhere takes one value at a time.
+        let finite = |block: &[f32]| block.iter().fold(true, |all, value| all & value.is_finite());
+        if values.chunks(1024).all(finite) {
+            return Ok(values);
         }
+        let wrong = values.iter().enumerate().find(|(_, value)| !value.is_finite());
+        let (i, value) = wrong.unwrap_or((0, &f32::NAN));
+        Err(ModelError::tensor(file.name(), name, format!("value {i} is {value}, expected finite numbers")))
     }
 }
 

@@ -1,15 +1,12 @@
 //! A CLIP model ready to encode.
 
 use runner_data::{ClipTokenizer, Preprocess};
-use runner_nn::{Backend, Fused};
 
 use crate::{
     ModelError,
-    clip::{ClipConfig, Network, gpu::OnGpu, network::Values},
+    clip::{ClipConfig, gpu::OnGpu, host::OnHost, network::Values},
+    weights::Weights,
 };
-
-/// Texts encoded together, so that memory is bounded.
-const TEXTS: usize = 256;
 
 /// A CLIP model with its tokenizer and preprocessing. Shared between threads; encoding does not change it.
 pub struct Clip {
@@ -22,7 +19,7 @@ pub struct Clip {
 
 /// Both towers, where they are computed.
 enum Towers {
-    Host(Box<Network<Fused>>),
+    Host(Box<OnHost>),
     Gpu(OnGpu),
 }
 
@@ -33,6 +30,7 @@ impl std::fmt::Debug for Clip {
 }
 
 impl Clip {
+    /// A model with all its weights, on a GPU or else on the processor.
     pub(crate) fn new(
         config: ClipConfig,
         values: &mut Values<'_>,
@@ -51,16 +49,34 @@ impl Clip {
         };
         let towers = match gpu {
             Some(gpu) => Towers::Gpu(OnGpu::load(gpu, config, &mut values)?),
-            None => Towers::Host(Box::new(Network::new(&Fused::new(1)?, config, &mut values)?.0)),
+            None => Towers::Host(Box::new(OnHost::load(config, &mut values)?)),
         };
+        Ok(Self::of(config, towers, log_scale, tokenizer, preprocess))
+    }
+
+    /// A model on the processor that reads its weights when it needs them.
+    pub(crate) fn over(
+        config: ClipConfig,
+        weights: Weights,
+        tokenizer: ClipTokenizer,
+        preprocess: Preprocess,
+    ) -> Result<Self, ModelError> {
+        check_size(&config, &preprocess)?;
+        let log_scale = weights.tensor("logit_scale", &[])?.first().copied().unwrap_or(config.logit_scale_init);
+        let towers = Towers::Host(Box::new(OnHost::over(config, weights)?));
+        Ok(Self::of(config, towers, log_scale, tokenizer, preprocess))
+    }
+
+    fn of(
+        config: ClipConfig,
+        towers: Towers,
+        log_scale: f32,
+        tokenizer: ClipTokenizer,
+        preprocess: Preprocess,
+    ) -> Self {
         let context = tokenizer.context().min(config.text.positions);
-        Ok(Self {
-            config,
-            towers,
-            logit_scale: log_scale.exp(),
-            tokenizer: tokenizer.with_context(context),
-            preprocess,
-        })
+        let (logit_scale, tokenizer) = (log_scale.exp(), tokenizer.with_context(context));
+        Self { config, towers, logit_scale, tokenizer, preprocess }
     }
 
     /// The architecture.
@@ -92,32 +108,18 @@ impl Clip {
     pub fn encode_images(&self, pixels: &[f32], n: usize, threads: usize) -> Result<Vec<f32>, ModelError> {
         let (side, channels) = (self.config().vision.image_size(), self.config().vision.channels());
         let image = check_pixels(pixels, n, channels, side)?;
-        let network = match &self.towers {
-            Towers::Host(network) => network,
-            Towers::Gpu(gpu) => return gpu.images(pixels),
-        };
-        let backend = Fused::new(threads)?;
-        let mut embeddings = Vec::with_capacity(n * self.dim());
-        for pixels in pixels.chunks(network.together() * image) {
-            embeddings.append(&mut backend.values(&network.images(&backend, pixels)?)?);
+        match &self.towers {
+            Towers::Host(host) => host.images(pixels, image, threads),
+            Towers::Gpu(gpu) => gpu.images(pixels),
         }
-        Ok(embeddings)
     }
 
     /// Embeds tokenized texts as `[n, dim]`, projected and not normalised.
     pub fn encode_texts(&self, ids: &[Vec<u32>], threads: usize) -> Result<Vec<f32>, ModelError> {
-        let network = match &self.towers {
-            Towers::Host(network) => network,
-            Towers::Gpu(gpu) => return gpu.texts(ids),
-        };
-        let backend = Fused::new(threads)?;
-        let mut embeddings = Vec::with_capacity(ids.len() * self.dim());
-        for group in ids.chunks(TEXTS) {
-            let texts: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
-            let texts = self.config().text.join(&texts)?;
-            embeddings.append(&mut backend.values(&network.texts(&backend, &texts)?)?);
+        match &self.towers {
+            Towers::Host(host) => host.texts(ids, threads),
+            Towers::Gpu(gpu) => gpu.texts(ids),
         }
-        Ok(embeddings)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod gpu;
+mod host;
 mod infer;
 mod network;
 mod resnet;

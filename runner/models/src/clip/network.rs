@@ -39,20 +39,19 @@ impl Parameter {
 
 /// Both towers with their parameters on a backend.
 pub(crate) struct Network<B: Backend> {
-    config: ClipConfig,
     vision: Vision<B>,
     text: Text<B>,
     log_scale: B::Param,
 }
 
 /// The image tower.
-enum Vision<B: Backend> {
+pub(super) enum Vision<B: Backend> {
     Vit(Vit<B>),
     ResNet(ResNet<B>),
 }
 
 /// A vision transformer.
-struct Vit<B: Backend> {
+pub(super) struct Vit<B: Backend> {
     config: VitConfig,
     class: B::Param,
     patches: B::Weight,
@@ -64,7 +63,8 @@ struct Vit<B: Backend> {
 }
 
 /// The text tower.
-struct Text<B: Backend> {
+pub(super) struct Text<B: Backend> {
+    tower: TowerConfig,
     tokens: B::Param,
     positions: B::Param,
     blocks: Vec<Block<B>>,
@@ -89,60 +89,71 @@ impl<B: Backend> Network<B> {
         config: ClipConfig,
         values: &mut Values<'_>,
     ) -> Result<(Self, Vec<Parameter>), ModelError> {
-        let mut make = Maker { backend, values, made: Vec::new() };
-        let vision = match &config.vision {
-            VisionConfig::Vit(vit) => Vision::Vit(make.vit(vit, config.dim)?),
-            VisionConfig::ResNet(resnet) => Vision::ResNet(ResNet::new(&mut make, resnet, config.dim)?),
-        };
-        let text = make.text(&config.text, config.dim)?;
+        let mut make = Maker::new(backend, values);
+        let vision = make.vision(&config)?;
+        let text = make.text(&config)?;
         let log_scale = make.param("logit_scale", 1, 1, &[])?;
         let parameters = make.made;
-        Ok((Self { config, vision, text, log_scale }, parameters))
-    }
-
-    pub(crate) fn config(&self) -> &ClipConfig {
-        &self.config
+        Ok((Self { vision, text, log_scale }, parameters))
     }
 
     pub(crate) fn log_scale(&self) -> &B::Param {
         &self.log_scale
     }
 
-    /// Embeds pictures: `[n, channels, height, width]` preprocessed pixels to `[n, dim]`.
+    /// See [`Vision::images`].
     pub(crate) fn images(&self, backend: &B, pixels: &[f32]) -> Result<B::Tensor, ModelError> {
-        let image = self.config.vision.channels() * self.config.vision.image_size().pow(2);
-        let n = pixels.len() / image;
-        match &self.vision {
-            Vision::Vit(tower) => tower.images(backend, pixels, n),
-            Vision::ResNet(tower) => tower.images(backend, pixels, n),
+        self.vision.images(backend, pixels)
+    }
+
+    /// See [`Text::texts`].
+    pub(crate) fn texts(&self, backend: &B, texts: &Texts) -> Result<B::Tensor, ModelError> {
+        self.text.texts(backend, texts)
+    }
+
+    /// The towers.
+    pub(super) fn split(self) -> (Vision<B>, Text<B>) {
+        (self.vision, self.text)
+    }
+}
+
+impl<B: Backend> Vision<B> {
+    /// Embeds pictures: `[n, channels, height, width]` preprocessed pixels to `[n, dim]`.
+    pub(super) fn images(&self, backend: &B, pixels: &[f32]) -> Result<B::Tensor, ModelError> {
+        match self {
+            Self::Vit(tower) => tower.images(backend, pixels),
+            Self::ResNet(tower) => tower.images(backend, pixels),
         }
     }
 
     /// Pictures to embed together, so that memory is bounded.
-    pub(crate) fn together(&self) -> usize {
-        match &self.vision {
-            Vision::Vit(tower) => {
+    pub(super) fn together(&self) -> usize {
+        match self {
+            Self::Vit(tower) => {
                 let VitConfig { tower: TowerConfig { width, hidden, .. }, .. } = tower.config;
                 (IMAGE_VALUES / (tower.config.tokens() * hidden.max(3 * width))).clamp(1, 64)
             }
-            Vision::ResNet(tower) => tower.together(),
+            Self::ResNet(tower) => tower.together(),
         }
     }
+}
 
+impl<B: Backend> Text<B> {
     /// Embeds texts: `[n, dim]`.
-    pub(crate) fn texts(&self, backend: &B, texts: &Texts) -> Result<B::Tensor, ModelError> {
-        let (tower, text) = (&self.config.text.tower, &self.text);
+    pub(super) fn texts(&self, backend: &B, texts: &Texts) -> Result<B::Tensor, ModelError> {
         let Texts { ids, lengths, rows } = texts;
-        let x = backend.embed_sequences(&text.tokens, &text.positions, ids, lengths)?;
-        let x = backend.causal_transformer(&x, lengths, &text.blocks, tower.heads, activation(tower), rows)?;
-        let x = backend.layer_norm(&x, &text.last_norm)?;
-        Ok(backend.linear(&x, &text.projection, Epilogue::NONE)?)
+        let x = backend.embed_sequences(&self.tokens, &self.positions, ids, lengths)?;
+        let (heads, activation) = (self.tower.heads, activation(&self.tower));
+        let x = backend.causal_transformer(&x, lengths, &self.blocks, heads, activation, rows)?;
+        let x = backend.layer_norm(&x, &self.last_norm)?;
+        Ok(backend.linear(&x, &self.projection, Epilogue::NONE)?)
     }
 }
 
 impl<B: Backend> Vit<B> {
-    fn images(&self, backend: &B, pixels: &[f32], n: usize) -> Result<B::Tensor, ModelError> {
+    fn images(&self, backend: &B, pixels: &[f32]) -> Result<B::Tensor, ModelError> {
         let config = &self.config;
+        let n = pixels.len() / (config.channels * config.image_size * config.image_size);
         let side = config.grid() * config.patch_size;
         let cropped = (side < config.image_size).then(|| crop(pixels, config.image_size, side));
         let patches = Patches { channels: config.channels, height: side, width: side, size: config.patch_size };
@@ -215,11 +226,30 @@ pub(super) struct Maker<'a, 'v, B: Backend> {
     made: Vec<Parameter>,
 }
 
-impl<B: Backend> Maker<'_, '_, B> {
+impl<'a, 'v, B: Backend> Maker<'a, 'v, B> {
+    pub(super) fn new(backend: &'a B, values: &'a mut Values<'v>) -> Self {
+        Self { backend, values, made: Vec::new() }
+    }
+
+    pub(super) fn vision(&mut self, config: &ClipConfig) -> Result<Vision<B>, ModelError> {
+        match &config.vision {
+            VisionConfig::Vit(vit) => self.vit(vit, config.dim).map(Vision::Vit),
+            VisionConfig::ResNet(resnet) => ResNet::new(self, resnet, config.dim).map(Vision::ResNet),
+        }
+    }
+
     fn take(&mut self, decay: bool, parts: Vec<(String, Vec<usize>)>) -> Result<Vec<f32>, ModelError> {
-        let mut values = Vec::new();
+        let mut values = match parts.as_slice() {
+            [_] => Vec::new(),
+            parts => Vec::with_capacity(parts.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()),
+        };
         for (name, shape) in &parts {
-            values.append(&mut (self.values)(name, shape)?);
+            let mut own = (self.values)(name, shape)?;
+            if values.capacity() == 0 {
+                values = own;
+            } else {
+                values.append(&mut own);
+            }
         }
         self.made.push(Parameter { parts, decay });
         Ok(values)
@@ -291,9 +321,11 @@ impl<B: Backend> Maker<'_, '_, B> {
         })
     }
 
-    fn text(&mut self, config: &TextConfig, dim: usize) -> Result<Text<B>, ModelError> {
+    pub(super) fn text(&mut self, config: &ClipConfig) -> Result<Text<B>, ModelError> {
+        let (dim, config) = (config.dim, &config.text);
         let (tower, width) = (&config.tower, config.tower.width);
         Ok(Text {
+            tower: *tower,
             tokens: self.table("text_model.embeddings.token_embedding.weight", config.vocab, width)?,
             positions: self.table("text_model.embeddings.position_embedding.weight", config.positions, width)?,
             blocks: self.blocks("text_model", tower)?,

@@ -119,9 +119,10 @@ impl<B: Backend> ResNet<B> {
         self.convolutions.together()
     }
 
-    pub(super) fn images(&self, backend: &B, pixels: &[f32], n: usize) -> Result<B::Tensor, ModelError> {
+    pub(super) fn images(&self, backend: &B, pixels: &[f32]) -> Result<B::Tensor, ModelError> {
         let x = self.convolutions.run(backend, pixels)?;
-        let tokens = self.convolutions.size().pixels() + 1;
+        let places = self.convolutions.size().pixels();
+        let (n, tokens) = (backend.shape(&x).0 / places.max(1), places + 1);
         let x = backend.add_positions(&backend.prepend_mean(&x, n)?, n, None, &self.positions)?;
         let x =
             backend.attention(&self.qkv.apply(backend, &x)?, Attention { tokens, heads: self.heads, causal: false })?;

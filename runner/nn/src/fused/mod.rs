@@ -22,6 +22,8 @@ const VALUES: usize = 1 << 15;
 /// Inference on the CPU.
 pub struct Fused {
     workers: Workers,
+    /// Parameters are taken by their shapes alone.
+    outline: bool,
 }
 
 /// An activation of [`Fused`]; clones share its values.
@@ -54,7 +56,13 @@ impl Fused {
 
     /// On the given threads. Weights fit only backends of the same instruction set.
     pub fn over(workers: Workers) -> Self {
-        Self { workers }
+        Self { workers, outline: false }
+    }
+
+    /// Takes parameters by their shapes alone, whatever their values: to see what a network is made of before values are
+    /// read. Such a network computes nothing.
+    pub fn outline() -> Result<Self, Error> {
+        Ok(Self { outline: true, ..Self::new(1)? })
     }
 
     fn result(&self, rows: usize, width: usize, values: Buffer) -> Values {
@@ -123,12 +131,18 @@ impl Backend for Fused {
     type Param = PlainParam;
 
     fn weight(&self, name: &str, outputs: usize, inputs: usize, values: Vec<f32>) -> Result<PackedWeight, Error> {
+        let isa = self.workers.isa();
+        if self.outline {
+            return Ok(PackedWeight(Arc::new(Packed::outline(isa, outputs, inputs))));
+        }
         check_parameter(name, outputs, inputs, values.len())?;
-        Ok(PackedWeight(Arc::new(self.workers.run(|| Packed::new(self.workers.isa(), outputs, inputs, &values)))))
+        Ok(PackedWeight(Arc::new(self.workers.run(|| Packed::new(isa, outputs, inputs, &values)))))
     }
 
     fn param(&self, name: &str, rows: usize, width: usize, values: Vec<f32>) -> Result<PlainParam, Error> {
-        check_parameter(name, rows, width, values.len())?;
+        if !self.outline {
+            check_parameter(name, rows, width, values.len())?;
+        }
         Ok(PlainParam { rows, width, values: Arc::new(values) })
     }
 

@@ -7,7 +7,10 @@
 
 #![expect(unsafe_code, reason = "the inner loop reads by pointers whose bounds are checked once before it")]
 
-use std::ops::Range;
+use std::{
+    alloc::{Layout, alloc_zeroed, handle_alloc_error},
+    ops::Range,
+};
 
 use rayon::prelude::*;
 
@@ -39,19 +42,21 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Arranges a row-major matrix of `outputs · inputs` values.
+    /// Arranges a row-major matrix of `outputs · inputs` values, on all threads of the pool it is called in.
     pub(crate) fn new(isa: Isa, outputs: usize, inputs: usize, values: &[f32]) -> Self {
         assert_eq!(values.len(), outputs * inputs, "values of a matrix");
+        let mut packed = Self::outline(isa, outputs, inputs);
         let panel = panel(isa);
-        let mut packed = Self { isa, outputs, inputs, lines: Vec::new() };
-        packed.lines = vec![Line([0.0; LINE]); (packed.panels() * inputs * panel).div_ceil(LINE)];
-        let rows = values.chunks_exact((panel * inputs).max(1));
-        let rest = rows.remainder();
-        let rest = (!rest.is_empty()).then_some(rest);
-        for (to, from) in packed.values_mut().chunks_exact_mut((panel * inputs).max(1)).zip(rows.chain(rest)) {
-            arrange(from, inputs, panel, to);
-        }
+        packed.lines = zeroed((packed.panels() * inputs * panel).div_ceil(LINE));
+        let length = (panel * inputs).max(1);
+        let panels = packed.values_mut().par_chunks_mut(length).zip(values.par_chunks(length));
+        panels.for_each(|(to, from)| arrange(from, inputs, panel, to));
         packed
+    }
+
+    /// A matrix of a shape, without values.
+    pub(crate) fn outline(isa: Isa, outputs: usize, inputs: usize) -> Self {
+        Self { isa, outputs, inputs, lines: Vec::new() }
     }
 
     /// `(outputs, inputs)`.
@@ -77,6 +82,22 @@ impl Packed {
     fn values_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * LINE) }
+    }
+}
+
+/// So many lines of zeros; the system has them ready, so that threads may be the first to touch them.
+fn zeroed(lines: usize) -> Vec<Line> {
+    let Ok(layout) = Layout::array::<Line>(lines) else { panic!("{lines} cache lines, more than there is memory") };
+    if layout.size() == 0 {
+        return Vec::new();
+    }
+    // SAFETY: the layout has a size, is that of a vector of so many lines, and all bits 0 are a line.
+    unsafe {
+        let start = alloc_zeroed(layout);
+        if start.is_null() {
+            handle_alloc_error(layout);
+        }
+        Vec::from_raw_parts(start.cast(), lines, lines)
     }
 }
 
@@ -147,14 +168,11 @@ impl<'a> Pieces<'a> {
         Self { pictures, picture, starts, count, length, zeros }
     }
 
-    /// Where a piece of a row begins. The row must be one of those there are.
+    /// The picture of a row, and which of `starts` are its pieces'. The row must be one of those there are.
     #[inline(always)]
-    fn start(&self, row: usize, piece: usize) -> *const f32 {
+    fn row(&self, row: usize) -> (*const f32, usize) {
         let rows = self.starts.len() / self.count;
-        match self.starts[row % rows * self.count + piece] {
-            Self::NOTHING => self.zeros.as_ptr(),
-            start => self.pictures.as_ptr().wrapping_add(row / rows * self.picture + start as usize),
-        }
+        (self.pictures.as_ptr().wrapping_add(row / rows * self.picture), row % rows * self.count)
     }
 }
 
@@ -330,9 +348,16 @@ fn tile_body<S: Simd, const M: usize>(s: S, tile: Tile<'_>, out: &mut [f32]) {
             unsafe { piece(s, rows, length, values, &mut sums) };
         }
         Left::Pieces(pieces) => {
+            let mut own = [(values.as_ptr(), 0); M];
+            for (i, own) in own.iter_mut().enumerate() {
+                *own = pieces.row(row + i);
+            }
             for number in 0..pieces.count {
-                for (i, start) in rows.iter_mut().enumerate() {
-                    *start = pieces.start(row + i, number);
+                for (start, (picture, first)) in rows.iter_mut().zip(own) {
+                    *start = match pieces.starts[first + number] {
+                        Pieces::NOTHING => pieces.zeros.as_ptr(),
+                        place => picture.wrapping_add(place as usize),
+                    };
                 }
                 // SAFETY: each piece has `length` values.
                 unsafe { piece(s, rows, length, &values[number * length * 2 * S::LANES..], &mut sums) };
