@@ -44,6 +44,8 @@ pub struct Hub {
     /// What folders and files were when they were last looked at.
     known: Mutex<HashMap<String, (Stamp, ModelInfo)>>,
     loaded: Mutex<LoadedModels>,
+    /// Those opened by reference.
+    opened: Mutex<HashMap<String, (Stamp, Arc<Loaded>)>>,
 }
 
 /// Path, size and modification time of files: while these stay, so does the content.
@@ -80,6 +82,7 @@ impl Hub {
             hugging_face: HuggingFace::from_env(),
             known: Mutex::default(),
             loaded: Mutex::default(),
+            opened: Mutex::default(),
         }
     }
 
@@ -171,10 +174,17 @@ impl Hub {
         Ok(loaded)
     }
 
-    /// Loads the model that a reference names.
+    /// Loads the model that a reference names, or gives the one opened before, unless a file's size or time changed. Does
+    /// not read what it does not need, as [`Hub::info`] does for the identity.
     pub fn open(&self, reference: &str) -> Result<Arc<Loaded>, ModelError> {
-        let identity = self.info(reference)?.identity;
-        self.load(&Model { identity, source: ModelSource::Reference(reference.to_owned()) })
+        let place = self.place(reference)?;
+        let stamp = stamp(&files(&place)?)?;
+        if let Some((_, loaded)) = lock(&self.opened).get(reference).filter(|(old, _)| *old == stamp) {
+            return Ok(loaded.clone());
+        }
+        let loaded = Arc::new(Parts::open(&place)?.load(None)?);
+        lock(&self.opened).insert(reference.to_owned(), (stamp, loaded.clone()));
+        Ok(loaded)
     }
 
     /// The metadata of a bundle that people read: its model card, as JSON. `None` where there is none.

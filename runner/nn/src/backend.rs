@@ -196,6 +196,17 @@ pub trait Backend: Sized {
     /// Multi-head attention, softmax(q·kᵀ/√(head width))·v: `[rows, 3·width] → [rows, width]`, columns q, k, v.
     fn attention(&self, qkv: &Self::Tensor, attention: Attention) -> Result<Self::Tensor, Error>;
 
+    /// Some rows of the attention of `qkv·x`, in that order. A backend may leave out what they do not need.
+    fn attention_rows(
+        &self,
+        x: &Self::Tensor,
+        qkv: &Linear<Self>,
+        attention: Attention,
+        rows: &[u32],
+    ) -> Result<Self::Tensor, Error> {
+        self.rows(&self.attention(&qkv.apply(self, x)?, attention)?, rows)
+    }
+
     /// The given rows, in that order (class tokens, end-of-text positions).
     fn rows(&self, x: &Self::Tensor, rows: &[u32]) -> Result<Self::Tensor, Error>;
 

@@ -95,7 +95,9 @@ impl Model {
         let y = b.linear(&x, &out.weight, epilogue).unwrap();
         let epilogue = Epilogue { bias: None, activation: self.activation, residual: Some(&y) };
         let y = b.linear(&x, &out.weight, epilogue).unwrap();
-        (b.values(&y).unwrap(), b.values(&whole).unwrap())
+        let qkv = maker.linear(3 * width, width, self.bias);
+        let attended = b.attention_rows(&whole, &qkv, attention, &class).unwrap();
+        ([b.values(&y).unwrap(), b.values(&attended).unwrap()].concat(), b.values(&whole).unwrap())
     }
 
     /// Embeddings of texts of different lengths.
@@ -206,7 +208,9 @@ fn a_row_has_the_same_bits_whatever_is_beside_it() {
             for i in [0, 17, 39] {
                 let len = model.patches.image_len();
                 let alone = model.images(&many, &pixels[i * len..][..len]).0;
-                assert!(alone == images[i * 5..][..5], "picture {i} alone, {}", isa.name());
+                let (alone, attended) = alone.split_at(5);
+                assert!(alone == &images[i * 5..][..5], "picture {i} alone, {}", isa.name());
+                assert!(attended == &images[40 * 5 + i * model.width()..][..model.width()], "{}", isa.name());
             }
             // All texts begin alike, so the shorter ones stand alone as they stood among others.
             let alone = model.texts(&many, &lengths[3..4]);

@@ -41,8 +41,7 @@ impl OnHost {
         if let VisionConfig::Vit(_) = config.vision {
             make.vision(&config)?;
         }
-        let host =
-            Self { config, vision: OnceLock::new(), text: OnceLock::new(), weights: Mutex::new(Some(weights)) };
+        let host = Self { config, vision: OnceLock::new(), text: OnceLock::new(), weights: Mutex::new(Some(weights)) };
         if let VisionConfig::ResNet(_) = config.vision {
             // Its weights are put together from several tensors, which takes their values.
             host.vision(&Fused::new(1)?)?;

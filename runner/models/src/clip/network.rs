@@ -39,6 +39,7 @@ impl Parameter {
 
 /// Both towers with their parameters on a backend.
 pub(crate) struct Network<B: Backend> {
+    config: ClipConfig,
     vision: Vision<B>,
     text: Text<B>,
     log_scale: B::Param,
@@ -94,7 +95,11 @@ impl<B: Backend> Network<B> {
         let text = make.text(&config)?;
         let log_scale = make.param("logit_scale", 1, 1, &[])?;
         let parameters = make.made;
-        Ok((Self { vision, text, log_scale }, parameters))
+        Ok((Self { config, vision, text, log_scale }, parameters))
+    }
+
+    pub(crate) fn config(&self) -> &ClipConfig {
+        &self.config
     }
 
     pub(crate) fn log_scale(&self) -> &B::Param {

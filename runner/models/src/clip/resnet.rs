@@ -124,9 +124,8 @@ impl<B: Backend> ResNet<B> {
         let places = self.convolutions.size().pixels();
         let (n, tokens) = (backend.shape(&x).0 / places.max(1), places + 1);
         let x = backend.add_positions(&backend.prepend_mean(&x, n)?, n, None, &self.positions)?;
-        let x =
-            backend.attention(&self.qkv.apply(backend, &x)?, Attention { tokens, heads: self.heads, causal: false })?;
         let means: Vec<u32> = (0..n).map(|i| index(i * tokens)).collect::<Result<_, _>>()?;
-        Ok(self.out.apply(backend, &backend.rows(&x, &means)?)?)
+        let attention = Attention { tokens, heads: self.heads, causal: false };
+        Ok(self.out.apply(backend, &backend.attention_rows(&x, &self.qkv, attention, &means)?)?)
     }
 }

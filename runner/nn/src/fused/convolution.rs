@@ -2,28 +2,86 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::{Fused, Matrix, VALUES, Values};
 use crate::{
-    Error, Layer, Operation, Size,
+    Error, Layer, Operation, Shaped, Size,
     kernels::{self, Added, Finish, Left, Pieces, Sweep},
     pool::Buffer,
 };
 
-/// Runs the layers over pictures of `sizes[0]`; `sizes[i + 1]` is what layer i makes. What no later layer reads is given
-/// back at once.
+/// Bytes of the weights of the layers that are run picture by picture: those of a cache that threads share.
+const SHARED_BYTES: usize = 8 << 20;
+
+/// Runs the layers over pictures of `sizes[0]`; `sizes[i + 1]` is what layer i makes.
+///
+/// The first layers have few weights and large results, so each thread runs them over one picture while its results are in the
+/// cache; the others have it the other way round, and run over all pictures at once.
 pub(super) fn run(backend: &Fused, x: &Values, layers: &[Layer<Fused>], sizes: &[Size]) -> Result<Values, Error> {
+    let workers = &backend.workers;
+    let values = |size: &Size| size.pixels() * size.channels;
     let images = x.0.rows / sizes[0].pixels().max(1);
-    let last = last_reads(layers);
+    let alone = if images < workers.threads() { 0 } else { alone(layers) };
+    let mut middle = workers.buffer(0);
+    if alone > 0 {
+        middle = workers.buffer(images * values(&sizes[alone]));
+        let each = |(picture, out): (&[f32], &mut [f32])| -> Result<(), Error> {
+            out.copy_from_slice(&over(backend, picture, 1, &layers[..alone], &sizes[..=alone], 0, false)?);
+            Ok(())
+        };
+        let pictures = x.par_chunks(values(&sizes[0])).zip(middle.par_chunks_mut(values(&sizes[alone])));
+        workers.run(|| pictures.map(each).collect::<Result<(), _>>())?;
+    }
+    let x = if alone > 0 { &*middle } else { &**x };
+    let out = over(backend, x, images, &layers[alone..], &sizes[alone..], alone, true)?;
+    let to = sizes[sizes.len() - 1];
+    Ok(Values(Arc::new(Matrix { rows: images * to.pixels(), width: to.channels, values: out })))
+}
+
+/// How many of the first layers are run picture by picture: no later one reads a result before that of the last of them.
+fn alone(layers: &[Layer<Fused>]) -> usize {
+    let (mut bytes, mut alone) = (0, 0);
+    for (i, layer) in layers.iter().enumerate() {
+        bytes += match &layer.operation {
+            Operation::Convolution { weight, .. } => 4 * weight.shape().0 * weight.shape().1,
+            _ => 0,
+        };
+        if bytes > SHARED_BYTES {
+            break;
+        }
+        let reads = |later: &Layer<Fused>| later.input.min(residual(later).unwrap_or(usize::MAX));
+        if layers[i + 1..].iter().all(|later| reads(later) > i) {
+            alone = i + 1;
+        }
+    }
+    alone
+}
+
+/// Runs layers of which the first is layer `first` of the network, whose input is `pictures`. What no later layer reads is
+/// given back at once. With `spread`, on all threads, layer by layer.
+fn over(
+    backend: &Fused,
+    pictures: &[f32],
+    images: usize,
+    layers: &[Layer<Fused>],
+    sizes: &[Size],
+    first: usize,
+    spread: bool,
+) -> Result<Buffer, Error> {
+    let workers = &backend.workers;
+    let last = last_reads(layers, first);
     let mut results: Vec<Option<Buffer>> = vec![None];
     for (i, layer) in layers.iter().enumerate() {
-        let (from, to) = (sizes[layer.input], sizes[i + 1]);
+        let (from, to) = (sizes[layer.input - first], sizes[i + 1]);
         let read = |result: usize| -> Result<&[f32], Error> {
-            let gone = || Error::Device(format!("layer {i} reads a result that was given back"));
-            if result == 0 { Ok(x) } else { results[result].as_deref().ok_or_else(gone) }
+            let gone = || Error::Device(format!("layer {} reads a result that was given back", first + i));
+            if result == first { Ok(pictures) } else { results[result - first].as_deref().ok_or_else(gone) }
         };
-        let mut out = backend.workers.buffer(images * to.pixels() * to.channels);
+        let mut out = workers.buffer(images * to.pixels() * to.channels);
         let sweep = Sweep { window: layer.window, from, to };
-        layer_over(backend, layer, sweep, read(layer.input)?, residual(layer).map(read).transpose()?, &mut out);
+        let (input, added) = (read(layer.input)?, residual(layer).map(read).transpose()?);
+        layer_over(backend, layer, sweep, input, added, spread, &mut out);
         results.push(Some(out));
         for (result, last) in results.iter_mut().zip(&last) {
             if *last == Some(i) {
@@ -31,8 +89,12 @@ pub(super) fn run(backend: &Fused, x: &Values, layers: &[Layer<Fused>], sizes: &
             }
         }
     }
-    let Some((values, to)) = results.pop().flatten().zip(sizes.last()) else { return Ok(x.clone()) };
-    Ok(Values(Arc::new(Matrix { rows: images * to.pixels(), width: to.channels, values })))
+    let result = results.pop().flatten();
+    Ok(result.unwrap_or_else(|| {
+        let mut same = workers.buffer(pictures.len());
+        same.copy_from_slice(pictures);
+        same
+    }))
 }
 
 /// The result that a layer adds.
@@ -44,12 +106,12 @@ fn residual(layer: &Layer<Fused>) -> Option<usize> {
 }
 
 /// For each result, the last layer that reads it.
-fn last_reads(layers: &[Layer<Fused>]) -> Vec<Option<usize>> {
+fn last_reads(layers: &[Layer<Fused>], first: usize) -> Vec<Option<usize>> {
     let mut last = vec![None; layers.len() + 1];
     for (i, layer) in layers.iter().enumerate() {
-        last[layer.input] = Some(i);
+        last[layer.input - first] = Some(i);
         if let Some(residual) = residual(layer) {
-            last[residual] = Some(i);
+            last[residual - first] = Some(i);
         }
     }
     last
@@ -61,10 +123,11 @@ fn layer_over(
     sweep: Sweep,
     pictures: &[f32],
     residual: Option<&[f32]>,
+    spread: bool,
     out: &mut [f32],
 ) {
     let (workers, isa) = (&backend.workers, backend.workers.isa());
-    let part = (VALUES / sweep.to.channels).max(1);
+    let part = if spread { VALUES / sweep.to.channels } else { out.len() / sweep.to.channels }.max(1);
     let chunk = part * sweep.to.channels;
     match &layer.operation {
         Operation::MaxPool => {
@@ -130,8 +193,12 @@ fn layer_over(
                 let picture = sweep.from.pixels() * channels;
                 Left::Pieces(Pieces::new(pictures, picture, &starts, (area, channels), &zeros))
             };
-            let parts = workers.parts(left.rows(weight.shape().1), weight.panels());
-            workers.run(|| kernels::linear_spread(left, weight, 0..weight.panels(), finish, parts, out));
+            if spread {
+                let parts = workers.parts(left.rows(weight.shape().1), weight.panels());
+                workers.run(|| kernels::linear_spread(left, weight, 0..weight.panels(), finish, parts, out));
+            } else {
+                kernels::linear(left, weight, 0..weight.panels(), finish, out);
+            }
         }
     }
 }

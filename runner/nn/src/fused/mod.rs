@@ -9,7 +9,7 @@ mod stack;
 use std::{ops::Deref, sync::Arc};
 
 use crate::{
-    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Patches, Shaped, Size,
+    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Linear, Patches, Shaped, Size,
     error::check,
     kernels::{self, Added, Finish, Left, Packed, Pieces},
     pool::{Buffer, Workers},
@@ -274,6 +274,20 @@ impl Backend for Fused {
             );
         });
         Ok(self.result(rows, width, out))
+    }
+
+    fn attention_rows(
+        &self,
+        x: &Values,
+        qkv: &Linear<Self>,
+        attention: Attention,
+        rows: &[u32],
+    ) -> Result<Values, Error> {
+        shapes::linear(self.shape(x), &qkv.weight, &qkv.epilogue(Activation::None, None), self)?;
+        shapes::attention((x.0.rows, qkv.weight.shape().0), attention)?;
+        shapes::indices("rows", rows, x.0.rows)?;
+        check("attention", "width of the queries", qkv.weight.shape().0 / 3, x.0.width)?;
+        Ok(stack::attention_rows(&self.workers, x, qkv, attention, rows))
     }
 
     fn rows(&self, x: &Values, rows: &[u32]) -> Result<Values, Error> {

@@ -4,7 +4,7 @@
 //! stay in the cache; few rows are spread over the threads operation by operation. Where only some rows of the result
 //! are wanted, the last block computes the keys and values of all rows and the rest of these rows alone.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use rayon::prelude::*;
 
@@ -123,7 +123,26 @@ pub(super) fn run(
         }
         (None, None) => all,
     };
-    Values(std::sync::Arc::new(Matrix { rows: picked.len() / width.max(1), width, values: picked }))
+    Values(Arc::new(Matrix { rows: picked.len() / width.max(1), width, values: picked }))
+}
+
+/// Some rows of the attention of `qkv·x`, spread over the threads.
+pub(super) fn attention_rows(
+    workers: &Workers,
+    x: &Values,
+    qkv: &Linear<Fused>,
+    attention: Attention,
+    rows: &[u32],
+) -> Values {
+    let (width, Attention { tokens, heads, causal }) = (x.0.width, attention);
+    let shape = Shape { width, hidden: 0, heads, causal, activation: Activation::None };
+    let lengths = vec![tokens; x.0.rows / tokens];
+    let wanted = rows.iter().map(|row| *row as usize).enumerate().collect();
+    let shard = Shard { rows: x.0.rows, lengths: &lengths, wanted };
+    let mut room = workers.buffer(x.0.rows * 3 * width);
+    let work = Work { workers, shape, spread: true };
+    let values = workers.run(|| work.attend_wanted(x, qkv, &shard, &mut room));
+    Values(Arc::new(Matrix { rows: rows.len(), width, values }))
 }
 
 /// Cuts sequences into shards of about even size, for so many threads; each with the rows before it.
@@ -195,26 +214,28 @@ impl Work<'_> {
         let Scratch { normal, stats, qkv, .. } = scratch;
         let count = shard.wanted.len();
         kernels::layer_norm(isa, x, &block.norm1.gain, &block.norm1.bias, block.norm1.eps, normal, stats);
-        let weight = &*block.qkv.weight.0;
-        // Panels that hold a key or a value.
-        let others = width / weight.panel()..weight.panels();
-        let finish = Finish { bias: bias(block.qkv.bias.as_ref()), ..Finish::NOTHING };
-        self.panels(Left::Rows(normal), weight, others, finish, qkv);
-        let pick = |from: &[f32]| {
-            let mut to = workers.buffer(count * width);
-            for ((_, row), to) in shard.wanted.iter().zip(to.chunks_exact_mut(width)) {
-                to.copy_from_slice(&from[row * width..][..width]);
-            }
-            to
-        };
+        let mixed = self.attend_wanted(normal, &block.qkv, shard, qkv);
+        let mut x = self.pick(x, shard);
+        self.linear(&mixed, &block.out, Added::Result, Activation::None, &mut x);
+        let mut up = workers.buffer(count * hidden);
+        self.feed_forward(block, &mut x, &mut normal[..count * width], &mut stats[..2 * count], &mut up);
+        x
+    }
+
+    /// The attention of the wanted rows of `qkv·x`: keys and values of all rows, queries of those.
+    fn attend_wanted(&self, x: &[f32], map: &Linear<Fused>, shard: &Shard<'_>, qkv: &mut [f32]) -> Buffer {
+        let (isa, workers, width) = (self.workers.isa(), self.workers, self.shape.width);
+        let weight = &*map.weight.0;
+        let finish = Finish { bias: bias(map.bias.as_ref()), ..Finish::NOTHING };
+        // Panels that hold a key or a value, and those that hold a query.
+        let (others, own) = (width / weight.panel()..weight.panels(), 0..width.div_ceil(weight.panel()));
+        self.panels(Left::Rows(x), weight, others, finish, qkv);
+        let count = shard.wanted.len();
         let mut queries = workers.buffer(count * 3 * width);
-        let own = 0..width.div_ceil(weight.panel());
-        self.panels(Left::Rows(&pick(normal)), weight, own, finish, &mut queries);
-        let mut x = pick(x);
+        self.panels(Left::Rows(&self.pick(x, shard)), weight, own, finish, &mut queries);
         let mut mixed = workers.buffer(count * width);
-        for (((_, row), out), query) in
-            shard.wanted.iter().zip(mixed.chunks_exact_mut(width)).zip(queries.chunks_exact(3 * width))
-        {
+        let rows = mixed.chunks_exact_mut(width).zip(queries.chunks_exact(3 * width));
+        for ((_, row), (out, query)) in shard.wanted.iter().zip(rows) {
             let sequence = sequence(shard.lengths, *row);
             let shape = self.shape.heads(sequence.len());
             let mut scratch = workers.buffer(kernels::attention_scratch(shape));
@@ -222,10 +243,17 @@ impl Work<'_> {
             let qkv = &qkv[sequence.start * 3 * width..sequence.end * 3 * width];
             kernels::attend(isa, shape, 0..shape.heads, queries, qkv, out, &mut scratch);
         }
-        self.linear(&mixed, &block.out, Added::Result, Activation::None, &mut x);
-        let mut up = workers.buffer(count * hidden);
-        self.feed_forward(block, &mut x, &mut normal[..count * width], &mut stats[..2 * count], &mut up);
-        x
+        mixed
+    }
+
+    /// The wanted rows.
+    fn pick(&self, x: &[f32], shard: &Shard<'_>) -> Buffer {
+        let width = self.shape.width;
+        let mut picked = self.workers.buffer(shard.wanted.len() * width);
+        for ((_, row), to) in shard.wanted.iter().zip(picked.chunks_exact_mut(width)) {
+            to.copy_from_slice(&x[row * width..][..width]);
+        }
+        picked
     }
 
     fn linear(&self, x: &[f32], map: &Linear<Fused>, added: Added<'_>, activation: Activation, out: &mut [f32]) {

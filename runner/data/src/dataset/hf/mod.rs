@@ -76,6 +76,7 @@ impl HfParquet {
                 let reader = Ranges { place, entry };
                 let metadata = ArrowReaderMetadata::load(&reader, ArrowReaderOptions::new());
                 let metadata = metadata.map_err(|error| reader.failed(&error))?;
+                reader.check(&metadata)?;
                 Ok((reader, metadata))
             })
             .collect::<Result<_, DataError>>()?;
@@ -270,6 +271,29 @@ impl Records {
 impl Ranges {
     fn failed(&self, error: &ParquetError) -> DataError {
         self.place.failed(format!("not a Parquet file that can be read: {error}"))
+    }
+}
+
+impl Ranges {
+    /// Every column must lie inside of the file: the library takes the footer's word for it, and panics on negative ones.
+    fn check(&self, metadata: &ArrowReaderMetadata) -> Result<(), DataError> {
+        let groups = metadata.metadata().row_groups().iter().enumerate();
+        for (number, column) in
+            groups.flat_map(|(number, group)| group.columns().iter().map(move |column| (number, column)))
+        {
+            let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+            let end = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
+            let end = end.and_then(|(start, length)| start.checked_add(length));
+            if end.is_none_or(|end| end > self.entry.size) {
+                return Err(self.place.failed(format!(
+                    "column {} of row group {number} does not lie inside of the file: {} bytes from {start} on, of {}",
+                    column.column_path(),
+                    column.compressed_size(),
+                    self.entry.size
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
