@@ -38,8 +38,8 @@ impl Isa {
 
     /// The best set that this machine has and `RUNNER_ISA` (`scalar`, `avx2`, `avx512`) allows; read once.
     ///
-    /// The switch is for measuring and for comparing levels. It does not reach the matrix products, whose library
-    /// chooses for itself.
+    /// The switch is for measuring and for comparing levels. It does not reach the matrix products of training and of
+    /// similarities, whose library chooses for itself.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {

@@ -36,17 +36,19 @@ impl OnHost {
     pub(crate) fn over(config: ClipConfig, weights: Weights) -> Result<Self, ModelError> {
         let outline = Fused::outline()?;
         let mut shapes = |name: &str, shape: &[usize]| weights.check(name, shape).map(|()| Vec::new());
-        let mut make = Maker::new(&outline, &mut shapes);
-        make.text(&config)?;
-        if let VisionConfig::Vit(_) = config.vision {
-            make.vision(&config)?;
-        }
-        let host = Self { config, vision: OnceLock::new(), text: OnceLock::new(), weights: Mutex::new(Some(weights)) };
-        if let VisionConfig::ResNet(_) = config.vision {
+        let vision = match config.vision {
+            VisionConfig::Vit(_) => {
+                Maker::new(&outline, &mut shapes).vision(&config)?;
+                OnceLock::new()
+            }
             // Its weights are put together from several tensors, which takes their values.
-            host.vision(&Fused::new(1)?)?;
-        }
-        Ok(host)
+            VisionConfig::ResNet(_) => {
+                let (backend, mut values) = (Fused::new(1)?, |name: &str, shape: &[usize]| weights.tensor(name, shape));
+                OnceLock::from(Maker::new(&backend, &mut values).vision(&config)?)
+            }
+        };
+        Maker::new(&outline, &mut shapes).text(&config)?;
+        Ok(Self { config, vision, text: OnceLock::new(), weights: Mutex::new(Some(weights)) })
     }
 
     /// Embeds pixels of pictures of `image` values: `[n, dim]`.

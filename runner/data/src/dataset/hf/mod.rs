@@ -3,6 +3,7 @@
 //! Only the footers are read when it is opened; rows are read from the row groups that they lie in.
 
 mod columns;
+mod footer;
 
 use std::{
     collections::BTreeMap,
@@ -74,9 +75,7 @@ impl HfParquet {
             .into_par_iter()
             .map(|(place, entry)| {
                 let reader = Ranges { place, entry };
-                let metadata = ArrowReaderMetadata::load(&reader, ArrowReaderOptions::new());
-                let metadata = metadata.map_err(|error| reader.failed(&error))?;
-                reader.check(&metadata)?;
+                let metadata = reader.metadata()?;
                 Ok((reader, metadata))
             })
             .collect::<Result<_, DataError>>()?;
@@ -275,25 +274,21 @@ impl Ranges {
 }
 
 impl Ranges {
-    /// Every column must lie inside of the file: the library takes the footer's word for it, and panics on negative ones.
-    fn check(&self, metadata: &ArrowReaderMetadata) -> Result<(), DataError> {
-        let groups = metadata.metadata().row_groups().iter().enumerate();
-        for (number, column) in
-            groups.flat_map(|(number, group)| group.columns().iter().map(move |column| (number, column)))
-        {
-            let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
-            let end = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
-            let end = end.and_then(|(start, length)| start.checked_add(length));
-            if end.is_none_or(|end| end > self.entry.size) {
-                return Err(self.place.failed(format!(
-                    "column {} of row group {number} does not lie inside of the file: {} bytes from {start} on, of {}",
-                    column.column_path(),
-                    column.compressed_size(),
-                    self.entry.size
-                )));
+    /// Reads the footer, and checks it before the library believes it.
+    fn metadata(&self) -> Result<ArrowReaderMetadata, DataError> {
+        let size = self.entry.size;
+        let tail = self.range(size.saturating_sub(8), size).map_err(|error| self.failed(&error))?;
+        if let [a, b, c, d, b'P', b'A', b'R', b'1'] = tail[..] {
+            let length = u64::from(u32::from_le_bytes([a, b, c, d]));
+            if length <= MOST_FOOTER && length <= size - 8 {
+                let footer = self.range(size - 8 - length, size - 8).map_err(|error| self.failed(&error))?;
+                footer::check_message(&footer).map_err(|message| self.place.failed(message))?;
             }
         }
-        Ok(())
+        let metadata = ArrowReaderMetadata::load(self, ArrowReaderOptions::new());
+        let metadata = metadata.map_err(|error| self.failed(&error))?;
+        footer::check_columns(&metadata, size).map_err(|message| self.place.failed(message))?;
+        Ok(metadata)
     }
 }
 
