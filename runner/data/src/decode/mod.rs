@@ -6,6 +6,7 @@
 //! Pillow's mode says, for code that converts later. This folder is the one place that chooses decoders.
 
 mod bmp;
+mod contain;
 mod gif;
 mod jpeg;
 mod picture;
@@ -15,6 +16,7 @@ mod upsample;
 
 use std::io::Cursor;
 
+use contain::contain;
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, codecs::png::PngEncoder,
 };
@@ -76,7 +78,7 @@ pub(crate) fn open(bytes: &[u8], path: &str, limits: &Limits) -> Result<Picture,
         DataError::image(path, "not a PNG, JPEG, GIF, BMP, WebP, TIFF or PNM file (its first bytes match none)")
     })?;
     let (height, width) = match format {
-        ImageFormat::Jpeg => jpeg::size(bytes, limits),
+        ImageFormat::Jpeg => contain(|| jpeg::size(bytes, limits)),
         ImageFormat::Png => png::size(bytes),
         ImageFormat::Gif => gif::size(bytes),
         ImageFormat::Tiff => tiff::size(bytes, limits),
@@ -95,7 +97,7 @@ pub(crate) fn open(bytes: &[u8], path: &str, limits: &Limits) -> Result<Picture,
         return Err(DataError::image(path, format!("{width}x{height} pixels: nothing to see")));
     }
     match format {
-        ImageFormat::Jpeg => jpeg::decode(bytes, limits),
+        ImageFormat::Jpeg => contain(|| jpeg::decode(bytes, limits)),
         ImageFormat::Png => png::decode(bytes, limits),
         ImageFormat::Gif => gif::decode(bytes, limits),
         ImageFormat::Tiff => match tiff::decode(bytes, limits) {
