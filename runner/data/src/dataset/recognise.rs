@@ -170,7 +170,7 @@ impl Request {
         match binaries.collect::<Vec<_>>().as_slice() {
             [] => {}
             [(_, open)] => return open(),
-            [_, ..] => return Err(self.two_splits(&["train", "test"])),
+            [_, ..] => return Err(self.which_split(&["train", "test"])),
         }
         if files.iter().any(|name| is_tar(name)) {
             let tars: Vec<&String> = files.iter().filter(|name| is_tar(name) && !name.contains("devkit")).collect();
@@ -184,7 +184,7 @@ impl Request {
         let pictures = files.iter().any(|name| is_picture(Path::new(name)));
         let splits: Vec<&str> = folders.iter().map(String::as_str).filter(|name| is_split(name)).collect();
         if !pictures && !splits.is_empty() && splits.len() == folders.len() {
-            return Err(self.two_splits(&splits));
+            return Err(self.which_split(&splits));
         }
         if !pictures && folders.len() == 1 && folders[0] == "data" {
             let data = self.at(self.place.join("data"));
@@ -196,11 +196,15 @@ impl Request {
         self.pictures()
     }
 
-    /// The error for a folder of several splits.
-    fn two_splits(&self, splits: &[&str]) -> DataError {
+    /// The error for a folder of splits, of which none was named.
+    fn which_split(&self, splits: &[&str]) -> DataError {
         let reference = &self.reference;
         let ways = splits.iter().map(|split| format!("{reference}:{split}")).collect::<Vec<_>>().join(" or ");
-        let number = if splits.len() == 2 { "two splits" } else { "splits" };
+        let number = match splits.len() {
+            1 => "one split",
+            2 => "two splits",
+            _ => "splits",
+        };
         self.wrong(format!("it holds {number}: write {ways}"))
     }
 
@@ -276,6 +280,12 @@ impl Request {
         let listed = self.place.list()?;
         let pictures = || listed.iter().filter(|entry| is_picture(Path::new(&entry.path)));
         let flat = pictures().next().is_some() && pictures().all(|entry| !entry.path.contains('/'));
+        // Beside splits there may lie what has no pictures: annotations, the development kit.
+        let mut classes: Vec<&str> = pictures().filter_map(|entry| Some(entry.path.split_once('/')?.0)).collect();
+        classes.dedup();
+        if !flat && !classes.is_empty() && classes.iter().all(|class| is_split(class)) {
+            return Err(self.which_split(&classes));
+        }
         let numbered = pictures().all(|entry| imagenet::number_of(&entry.path).is_some());
         let mut hints = self.hints.clone();
         if flat && numbered {
@@ -367,7 +377,7 @@ impl Request {
             .collect();
         let chosen: Vec<&String> = match word {
             Some(word) => all.into_iter().filter(|name| has_word(name, word)).collect(),
-            None if splits.len() > 1 => return Err(self.two_splits(&splits)),
+            None if splits.len() > 1 => return Err(self.which_split(&splits)),
             None => all,
         };
         self.parquets(self.seen(natural(&chosen).iter().map(|name| self.place.join(name)).collect())?)
