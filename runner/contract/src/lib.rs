@@ -22,7 +22,7 @@ pub use kind::{
 pub use random::Random;
 pub use stage::{
     Access, Accumulator, CheckpointSlot, Context, File, Fold, Inputs, Job, JobContext, Log, Model, ModelSource,
-    Outcome, Prepared, Produced, Progress, Rows, ShardInfo, Source, Stage, StageError, Stream,
+    Outcome, Prepared, Produced, Progress, Rows, ShardInfo, Source, Stage, StageError, Stream, pick,
 };
 
 /// The column that names every row; present in every batch, never produced by a stage.

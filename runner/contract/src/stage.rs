@@ -171,10 +171,54 @@ pub trait Source: Send + Sync {
         columns: &[String],
     ) -> Result<Box<dyn Iterator<Item = Result<Batch, StageError>> + Send + 'a>, StageError>;
 
+    /// The rows of a shard at these positions, which ascend, with only `columns`. With `limit`, as in [`Source::shards`].
+    ///
+    /// As it stands here it reads the shard as far as the last of them; a source that finds a row without those before it
+    /// does so.
+    fn rows(
+        &self,
+        shard: usize,
+        limit: Option<usize>,
+        positions: &[u32],
+        columns: &[String],
+    ) -> Result<Batch, StageError> {
+        let rows = pick(self.read(shard, limit, columns)?, positions).collect::<Result<Vec<_>, _>>()?;
+        Ok(Batch::concat(&rows)?)
+    }
+
     /// Other row outputs, whole and small: a dataset's `classes` port. With the key of their content.
     fn side(&self, _port: &str) -> Result<(Digest, Batch), StageError> {
         Err(StageError::new("this source has no other output"))
     }
+}
+
+/// Of chunks that follow each other, the rows at these positions, which ascend. Chunks without one are passed over; behind the
+/// last nothing is read.
+pub fn pick<'a>(
+    mut chunks: impl Iterator<Item = Result<Batch, StageError>> + Send + 'a,
+    positions: &'a [u32],
+) -> impl Iterator<Item = Result<Batch, StageError>> + Send + 'a {
+    let (mut start, mut left) = (0u32, positions);
+    std::iter::from_fn(move || {
+        while !left.is_empty() {
+            let batch = match chunks.next() {
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    left = &[];
+                    return Some(Err(StageError::new("a shard has fewer rows than when it was looked at")));
+                }
+            };
+            let end = start.saturating_add(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+            let (here, after) = left.split_at(left.partition_point(|position| *position < end));
+            let taken: Vec<u32> = here.iter().map(|position| position - start).collect();
+            (start, left) = (end, after);
+            if !taken.is_empty() {
+                return Some(batch.take(&taken).map_err(StageError::from));
+            }
+        }
+        None
+    })
 }
 
 // ---------------------------------------------------------------------------------------------------------- streams

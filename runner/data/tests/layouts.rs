@@ -181,7 +181,7 @@ fn synset_folders_are_classes_with_names_that_people_know() {
     assert_eq!(full.classes().unwrap().len(), 1000);
     let labels: Vec<i64> = rows(full.as_ref()).into_iter().map(|(_, label, _)| label).collect();
     assert_eq!(labels, [0, 285]);
-    assert!(error(root.path(), "some").contains("holds splits: write some:train"), "{}", error(root.path(), "some"));
+    assert!(error(root.path(), "some").contains("holds one split: write some:train"), "{}", error(root.path(), "some"));
     let message = error(root.path(), "some:test");
     assert!(message.contains("no files of that split") && message.contains("there are train"), "{message}");
     assert!(
@@ -462,4 +462,61 @@ fn a_sample_is_the_same_from_every_layout_and_grows_with_its_size() {
     assert_eq!(limited.shards(Some(4)).unwrap()[0].rows, 4);
     let read = limited.read(0, Some(4), &[]).unwrap().map(|batch| batch.unwrap().len());
     assert_eq!(read.sum::<usize>(), 4);
+}
+
+/// Rows at these places of each shard, and the same ones of a whole reading.
+fn at_will(dataset: &dyn Dataset, columns: &[&str]) {
+    let columns: Vec<String> = columns.iter().map(|&name| name.to_owned()).collect();
+    for shard in 0..dataset.shards(None).unwrap().len() {
+        let whole = dataset.read(shard, None, &columns).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+        let whole = Batch::concat(&whole).unwrap();
+        let last = whole.len() as u32 - 1;
+        for mut places in [vec![0], vec![last], vec![0, 1, last], (0..=last).step_by(3).collect::<Vec<_>>()] {
+            places.dedup();
+            let some = dataset.rows(shard, None, &places, &columns).unwrap();
+            assert_eq!(some, whole.take(&places).unwrap(), "{} {places:?}", dataset.name());
+        }
+        assert!(dataset.rows(shard, None, &[last + 1], &columns).is_err(), "{}", dataset.name());
+    }
+}
+
+#[test]
+fn a_few_rows_are_the_same_as_in_a_whole_reading() {
+    let root = imagenet();
+    for layout in ["flat", "synsets", "tar", "web"] {
+        at_will(at(root.path(), layout).open("imagenet:val").unwrap().as_ref(), &[IMAGE, LABEL]);
+    }
+    let (one, two): (Vec<String>, Vec<String>) = (0..9).map(|i| (format!("a{i}.png"), format!("a{i}.txt"))).unzip();
+    let members = one.iter().zip(&two).flat_map(|(png, txt)| [(png.as_str(), &b"p"[..]), (txt.as_str(), b" a cat\n")]);
+    let packed = gzip(&tar(&members.collect::<Vec<_>>()));
+    put(root.path(), "packed.tar.gz", &packed);
+    put(root.path(), "rows.parquet", &parquet());
+    let catalog = Catalog::new(root.path());
+    at_will(catalog.open("packed.tar.gz").unwrap().as_ref(), &[IMAGE, "text"]);
+    at_will(catalog.open("rows.parquet").unwrap().as_ref(), &[IMAGE, LABEL]);
+    at_will(catalog.open("mnist:test").unwrap().as_ref(), &[IMAGE, LABEL]);
+    let twice = ["rows.parquet", "rows.parquet"].map(str::to_owned);
+    at_will(catalog.open_all(&twice, &OpenOptions::default()).unwrap().as_ref(), &[IMAGE, LABEL]);
+    let choice = runner_data::Choice {
+        amount: runner_data::Amount::Rows(1500),
+        pick: runner_data::Pick::Random(1),
+        stratified: true,
+    };
+    at_will(runner_data::subset(catalog.open("mnist:test").unwrap(), choice).unwrap().as_ref(), &[IMAGE, LABEL]);
+}
+
+#[test]
+fn a_folder_of_splits_is_none_of_classes() {
+    let root = tempfile::tempdir().unwrap();
+    put(root.path(), "one/val/a.png", b"p");
+    put(root.path(), "beside/validation/a.png", b"p");
+    put(root.path(), "beside/annotations/a.xml", b"<a/>");
+    put(root.path(), "two/val/a.png", b"p");
+    put(root.path(), "two/train/a.png", b"p");
+    put(root.path(), "two/annotations/a.xml", b"<a/>");
+    let said = |name| error(root.path(), name);
+    assert!(said("one").ends_with("it holds one split: write one:val"), "{}", said("one"));
+    assert!(said("beside").ends_with("it holds one split: write beside:validation"), "{}", said("beside"));
+    assert!(said("two").ends_with("it holds two splits: write two:train or two:val"), "{}", said("two"));
+    assert_eq!(Catalog::new(root.path()).open("beside:val").unwrap().len(), 1);
 }

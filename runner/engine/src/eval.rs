@@ -87,7 +87,7 @@ impl<'a> ShardEval<'a> {
     }
 
     fn file(&self, of: Ref, digest: &Digest, columns: &[String]) -> Result<Reader<'a>, EngineError> {
-        let file = self.attempt.get(digest)?;
+        let file = self.attempt.get_rows(digest)?;
         let reader = RowsReader::open(file, columns);
         let name = &self.attempt.graph.nodes[of.stage].name;
         Ok(Reader::Stored(Box::new(reader.map_err(|error| EngineError::stored(name, error))?)))
@@ -211,8 +211,56 @@ pub(crate) struct PortRows<'a> {
     shard: usize,
     of: Ref,
     needs: Vec<Need>,
-    /// By stage: how many rows could not be used, and the first.
-    bad: BTreeMap<usize, (usize, Option<Bad>)>,
+    left_out: LeftOut,
+}
+
+/// Rows that could not be used while they were read again: how many, and the first, by stage.
+#[derive(Default)]
+pub(crate) struct LeftOut(BTreeMap<usize, (usize, Option<Bad>)>);
+
+impl LeftOut {
+    fn add(&mut self, stage: usize, bad: Vec<Bad>) {
+        let (n, first) = self.0.entry(stage).or_default();
+        *n += bad.len();
+        if first.is_none() {
+            *first = bad.into_iter().next();
+        }
+    }
+
+    /// Says which they are, once a run.
+    pub(crate) fn warn(&mut self, attempt: &Attempt, shard: usize) {
+        for (stage, (n, first)) in std::mem::take(&mut self.0) {
+            if let Some((id, reason)) = first.filter(|_| attempt.first_warning(stage, shard)) {
+                let text = format!("{n} rows of shard {shard} left out as unusable (first: `{id}`: {reason})");
+                attempt.warn(stage, shard, text);
+            }
+        }
+    }
+}
+
+/// Decodes what is wanted as pixels; rows that cannot be decoded are left out.
+pub(crate) fn decode(
+    attempt: &Attempt,
+    (stage, shard): (usize, usize),
+    needs: &[Need],
+    rows: Batch,
+    decoded: &mut DecodedImages,
+    left_out: &mut LeftOut,
+) -> Result<Batch, EngineError> {
+    let failed = |error: runner_contract::BatchError| {
+        EngineError::stage(&attempt.graph.nodes[stage].name, Some(shard), error.into())
+    };
+    let mut rows = rows;
+    for need in needs.iter().filter(|need| need.pixels) {
+        let pixels = decoded.pixels(&rows, &need.column, &attempt.config.decode).map_err(failed)?;
+        if let Some(pixels) = pixels {
+            let ids = rows.ids().map_err(failed)?;
+            let bad = pixels.bad.iter().map(|(row, reason)| (ids.value(*row as usize).to_owned(), reason.clone()));
+            left_out.add(stage, bad.collect());
+            rows = pixels.replace(&rows, &need.column).map_err(failed)?;
+        }
+    }
+    Ok(rows)
 }
 
 impl<'a> PortRows<'a> {
@@ -224,12 +272,18 @@ impl<'a> PortRows<'a> {
         let route = Route::new(attempt, origin, shard, Wants::from([(of, columns)]), &BTreeSet::new());
         let mut eval = ShardEval::open(attempt, &route, shard)?;
         eval.again = true;
-        Ok(Self { attempt, route, eval, shard, of, needs: needs.to_vec(), bad: BTreeMap::new() })
+        Ok(Self { attempt, route, eval, shard, of, needs: needs.to_vec(), left_out: LeftOut::default() })
+    }
+
+    /// Whether a column of an original port is read on the way.
+    pub(crate) fn reads(&self, of: Ref, column: &str) -> bool {
+        let steps = self.route.steps.iter().filter(|step| step.stage == of.stage).flat_map(|step| &step.ports);
+        steps.filter(|(port, _)| *port == of.port).any(|(_, columns)| columns.iter().any(|name| name == column))
     }
 
     fn chunk(&mut self) -> Result<Option<Batch>, EngineError> {
         let Some(mut chunk) = self.eval.next(&self.route)? else {
-            self.warn();
+            self.left_out.warn(self.attempt, self.shard);
             return Ok(None);
         };
         finish(self.attempt, &self.route, self.shard, &mut chunk)?;
@@ -238,36 +292,13 @@ impl<'a> PortRows<'a> {
             return Ok(Some(rows));
         }
         let name = &self.attempt.graph.nodes[self.of.stage].name;
-        let failed = |error: runner_contract::BatchError| EngineError::stage(name, Some(self.shard), error.into());
         let names: Vec<&str> = self.needs.iter().map(|need| need.column.as_str()).collect();
-        rows = rows.select(&names).map_err(failed)?;
-        for need in self.needs.iter().filter(|need| need.pixels) {
-            let pixels = chunk.decoded.pixels(&rows, &need.column, &self.attempt.config.decode).map_err(failed)?;
-            if let Some(pixels) = pixels {
-                let ids = rows.ids().map_err(failed)?;
-                let bad = pixels.bad.iter().map(|(row, reason)| (ids.value(*row as usize).to_owned(), reason.clone()));
-                chunk.bad.entry(self.of.stage).or_default().extend(bad);
-                rows = pixels.replace(&rows, &need.column).map_err(failed)?;
-            }
-        }
+        rows = rows.select(&names).map_err(|error| EngineError::stage(name, Some(self.shard), error.into()))?;
         for (stage, bad) in chunk.bad {
-            let (n, first) = self.bad.entry(stage).or_default();
-            *n += bad.len();
-            if first.is_none() {
-                *first = bad.into_iter().next();
-            }
+            self.left_out.add(stage, bad);
         }
-        Ok(Some(rows))
-    }
-
-    /// Says which rows were left out, once a run.
-    fn warn(&mut self) {
-        for (stage, (n, first)) in std::mem::take(&mut self.bad) {
-            if let Some((id, reason)) = first.filter(|_| self.attempt.first_warning(stage, self.shard)) {
-                let text = format!("{n} rows of shard {} left out as unusable (first: `{id}`: {reason})", self.shard);
-                self.attempt.warn(stage, self.shard, text);
-            }
-        }
+        let place = (self.of.stage, self.shard);
+        decode(self.attempt, place, &self.needs, rows, &mut chunk.decoded, &mut self.left_out).map(Some)
     }
 }
 

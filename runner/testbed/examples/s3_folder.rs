@@ -1,5 +1,5 @@
 //! An S3 server that holds the files of a folder: prints what to put into the environment, and for every line that it reads
-//! how often each object was asked for since the last. It ends with its input; nothing is kept.
+//! how often each object was asked for since the last, and for how many bytes. It ends with its input; nothing is kept.
 //!
 //!     cargo run --release -p runner-testbed --example s3_folder -- DIR
 
@@ -37,12 +37,14 @@ fn main() -> io::Result<()> {
     out.flush()?;
     let mut line = String::new();
     while stdin().read_line(&mut line)? > 0 {
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let mut counts: BTreeMap<String, (usize, u64)> = BTreeMap::new();
         for request in s3.faults().take_seen() {
-            *counts.entry(format!("{} {}", request.method, request.key)).or_default() += 1;
+            let (count, bytes) = counts.entry(format!("{} {}", request.method, request.key)).or_default();
+            *count += 1;
+            *bytes += request.range.unwrap_or(0);
         }
-        for (request, count) in counts {
-            writeln!(out, "{count:6} {request}")?;
+        for (request, (count, bytes)) in counts {
+            writeln!(out, "{count:6} {bytes:12} {request}")?;
         }
         writeln!(out, "-")?;
         out.flush()?;

@@ -85,6 +85,21 @@ impl Concat {
     }
 }
 
+impl Concat {
+    /// The part that a shard is of, how many of its rows there are, and which one of its shards it is.
+    fn part(&self, shard: usize, limit: Option<usize>) -> Result<(&Part, usize, usize), StageError> {
+        let mut shard = shard;
+        for (part, taken) in self.limited(limit) {
+            let shards = part.rows.shards(Some(taken))?.len();
+            if shard < shards {
+                return Ok((part, taken, shard));
+            }
+            shard -= shards;
+        }
+        Err(StageError::new(format!("dataset {} has no shard {shard} more", self.name)))
+    }
+}
+
 impl Part {
     fn rename(&self, info: ShardInfo) -> ShardInfo {
         let mut info = info;
@@ -137,16 +152,20 @@ impl Source for Concat {
         limit: Option<usize>,
         columns: &[String],
     ) -> Result<Box<dyn Iterator<Item = Result<Batch, StageError>> + Send + 'a>, StageError> {
-        let mut shard = shard;
-        for (part, taken) in self.limited(limit) {
-            let shards = part.rows.shards(Some(taken))?.len();
-            if shard < shards {
-                let chunks = part.rows.read(shard, Some(taken), columns)?;
-                return Ok(Box::new(chunks.map(|batch| part.adapt(batch?))));
-            }
-            shard -= shards;
-        }
-        Err(StageError::new(format!("dataset {} has no shard {shard} more", self.name)))
+        let (part, taken, shard) = self.part(shard, limit)?;
+        let chunks = part.rows.read(shard, Some(taken), columns)?;
+        Ok(Box::new(chunks.map(|batch| part.adapt(batch?))))
+    }
+
+    fn rows(
+        &self,
+        shard: usize,
+        limit: Option<usize>,
+        positions: &[u32],
+        columns: &[String],
+    ) -> Result<Batch, StageError> {
+        let (part, taken, shard) = self.part(shard, limit)?;
+        part.adapt(part.rows.rows(shard, Some(taken), positions, columns)?)
     }
 
     fn side(&self, port: &str) -> Result<(Digest, Batch), StageError> {

@@ -136,6 +136,17 @@ impl<T: Table> Sharded<T> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(rows, info.clone());
         Ok(info)
     }
+
+    /// The rows of a shard, if there is one, and these columns.
+    fn shard(&self, shard: usize, limit: Option<usize>, columns: &[String]) -> Result<Range<usize>, StageError> {
+        let About { name, schema, layout, .. } = self.table.about();
+        if let Some(unknown) = columns.iter().find(|name| schema.get(name).is_none()) {
+            let have = schema.names();
+            return Err(StageError::new(format!("dataset {name} has no column `{unknown}`: it has {have}")));
+        }
+        let rows = layout.shards(limit).nth(shard);
+        rows.ok_or_else(|| StageError::new(format!("dataset {name} has no shard {shard}")))
+    }
 }
 
 impl<T: Table> Source for Sharded<T> {
@@ -150,19 +161,35 @@ impl<T: Table> Source for Sharded<T> {
         limit: Option<usize>,
         columns: &[String],
     ) -> Result<Box<dyn Iterator<Item = Result<Batch, StageError>> + Send + 'a>, StageError> {
-        if let Some(unknown) = columns.iter().find(|name| self.table.about().schema.get(name).is_none()) {
-            let (name, have) = (&self.table.about().name, self.table.about().schema.names());
-            return Err(StageError::new(format!("dataset {name} has no column `{unknown}`: it has {have}")));
-        }
-        let Some(rows) = self.table.about().layout.shards(limit).nth(shard) else {
-            return Err(StageError::new(format!("dataset {} has no shard {shard}", self.table.about().name)));
-        };
+        let rows = self.shard(shard, limit, columns)?;
         let columns = columns.to_vec();
         let chunks = self.table.about().layout.chunks(rows);
         Ok(Box::new(chunks.map(move |rows| {
             let wanted = |name: &str| columns.iter().any(|column| column == name);
             self.table.batch(rows, &wanted).map_err(StageError::from)
         })))
+    }
+
+    fn rows(
+        &self,
+        shard: usize,
+        limit: Option<usize>,
+        positions: &[u32],
+        columns: &[String],
+    ) -> Result<Batch, StageError> {
+        let rows = self.shard(shard, limit, columns)?;
+        let wanted = |name: &str| columns.iter().any(|column| column == name);
+        // What lies side by side is read together.
+        let runs = positions.chunk_by(|a, b| a + 1 == *b).map(|run| {
+            let start = rows.start + run[0] as usize;
+            let run = start..start + run.len();
+            if run.end > rows.end {
+                let about = self.table.about();
+                return Err(StageError::new(format!("dataset {} has no row {} in shard {shard}", about.name, run.end)));
+            }
+            Ok(self.table.batch(run, &wanted)?)
+        });
+        Ok(Batch::concat(&runs.collect::<Result<Vec<_>, StageError>>()?)?)
     }
 
     fn side(&self, port: &str) -> Result<(Digest, Batch), StageError> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rayon::prelude::*;
-use runner_contract::{Batch, Digest, KeyHasher, Schema, ShardInfo, Source, StageError};
+use runner_contract::{Batch, Digest, KeyHasher, Schema, ShardInfo, Source, StageError, pick};
 
 use super::{Dataset, LABEL};
 use crate::DataError;
@@ -204,28 +204,23 @@ impl Source for Subset {
         let Some(&(of, positions)) = self.limited(limit)?.get(shard) else {
             return Err(StageError::new(format!("a sample of {} has no shard {shard}", self.all.name())));
         };
-        let (mut start, mut next) = (0u32, 0);
-        let mut chunks = self.all.read(of, None, columns)?;
-        // Chunks without a chosen row are passed over; behind the last chosen one nothing is read.
-        Ok(Box::new(std::iter::from_fn(move || {
-            while next < positions.len() {
-                let batch = match chunks.next()? {
-                    Ok(batch) => batch,
-                    Err(error) => return Some(Err(error)),
-                };
-                let end = start + batch.len() as u32;
-                let taken: Vec<u32> = positions[next..]
-                    .iter()
-                    .take_while(|position| **position < end)
-                    .map(|position| position - start)
-                    .collect();
-                (start, next) = (end, next + taken.len());
-                if !taken.is_empty() {
-                    return Some(batch.take(&taken).map_err(StageError::from));
-                }
-            }
-            None
-        })))
+        Ok(Box::new(pick(self.all.read(of, None, columns)?, positions)))
+    }
+
+    fn rows(
+        &self,
+        shard: usize,
+        limit: Option<usize>,
+        positions: &[u32],
+        columns: &[String],
+    ) -> Result<Batch, StageError> {
+        let Some(&(of, chosen)) = self.limited(limit)?.get(shard) else {
+            return Err(StageError::new(format!("a sample of {} has no shard {shard}", self.all.name())));
+        };
+        let below: Option<Vec<u32>> =
+            positions.iter().map(|&position| chosen.get(position as usize).copied()).collect();
+        let below = below.ok_or_else(|| StageError::new(format!("a sample of {} has no such row", self.all.name())))?;
+        self.all.rows(of, None, &below, columns)
     }
 
     fn side(&self, port: &str) -> Result<(Digest, Batch), StageError> {

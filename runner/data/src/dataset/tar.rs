@@ -20,6 +20,8 @@ pub(super) struct Member {
     pub(super) size: u64,
     /// Where its headers begin, in bytes of the unpacked archive.
     pub(super) start: u64,
+    /// Where its content begins.
+    pub(super) content: u64,
 }
 
 /// The members of an archive, in order.
@@ -101,7 +103,7 @@ impl Members {
                         continue;
                     }
                     self.check_name(here, &name)?;
-                    return Ok(Some(Member { name, size, start: first }));
+                    return Ok(Some(Member { name, size, start: first, content: self.at }));
                 }
                 _ => {
                     // Links and folders have no content; what else claims some is passed over.

@@ -17,8 +17,8 @@ fn a_second_run_does_nothing_and_says_the_same() {
     let first = bench.run(MAIN);
     assert_eq!(first.status, RunStatus::Succeeded, "{:?}", first.error);
     // 20 rows in shards of 8, 8, 4 and chunks of 3 are 3 + 3 + 2 chunks. To fetch the labels of a few rows, the cheap
-    // stage on the way is computed again, once to see which rows there are.
-    assert_eq!(bench.calls(), counts(&[("read", 16), ("embed", 8), ("weigh", 24), ("push", 8), ("merge", 1)]));
+    // stage on the way is computed again to see which rows there are; the source is read for where they stand, and for them.
+    assert_eq!(bench.calls(), counts(&[("read", 24), ("embed", 8), ("weigh", 16), ("push", 8), ("merge", 1)]));
     let sum: f64 = (0..20).map(|i| f64::from(2 * i) * f64::from(2 * i)).sum();
     let metric = first.metrics["metrics.sum"];
     assert_eq!((metric.value, metric.n, metric.n_bad), (sum, Some(20), Some(0)));

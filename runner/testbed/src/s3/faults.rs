@@ -165,6 +165,8 @@ pub struct Request {
     pub key: String,
     /// What follows `?`.
     pub query: String,
+    /// The bytes asked for, where it names some: `bytes=0-99` are 100.
+    pub range: Option<u64>,
 }
 
 impl Request {

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::{
     Method, StatusCode,
     body::{Frame, Incoming},
+    header,
     server::conn::http1,
     service::service_fn,
 };
@@ -28,6 +29,12 @@ pub(super) struct Server {
     pub(super) service: S3Service,
     pub(super) memory: Memory,
     pub(super) faults: Arc<Faults>,
+}
+
+/// Bytes of a range from one byte to another.
+fn length(range: &str) -> Option<u64> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)?.checked_add(1)
 }
 
 /// The connection ends without an answer.
@@ -73,7 +80,8 @@ impl Server {
         let path = request.uri().path().trim_start_matches('/');
         let key = path.split_once('/').map_or("", |(_, key)| key).to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let seen = Request { method: request.method().clone(), key, query };
+        let range = request.headers().get(header::RANGE).and_then(|range| length(range.to_str().ok()?));
+        let seen = Request { method: request.method().clone(), key, query, range };
         let Some(fault) = self.faults.strike(seen.clone()) else { return self.perform(request).await };
         match fault {
             Fault::Refuse(status, code) => refuse(request, status, code, None).await,

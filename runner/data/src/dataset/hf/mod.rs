@@ -170,6 +170,36 @@ impl File {
     }
 }
 
+impl HfParquet {
+    /// Rows of a file, in these chunks, with these fields.
+    fn chunks<'a>(
+        &'a self,
+        file: &'a File,
+        rows: &Range<usize>,
+        chunks: Vec<Range<usize>>,
+        wanted: Vec<usize>,
+    ) -> Result<impl Iterator<Item = Result<Batch, DataError>> + Send + 'a, DataError> {
+        let roots = self.fields.roots(&wanted);
+        // Where no column is read, there is nothing to open.
+        let mut reader = match roots.is_empty() {
+            true => None,
+            false => {
+                let longest = chunks.iter().map(Range::len).max().unwrap_or(1);
+                Some(Records { reader: file.reader(&roots, rows, longest)?, pending: None })
+            }
+        };
+        Ok(chunks.into_iter().map(move |chunk| {
+            let ids = chunk.clone().map(|row| numbered(&self.name, file.first + row)).collect();
+            let batch = Batch::new(ids);
+            let Some(reader) = &mut reader else { return Ok(batch) };
+            let records = reader.take(chunk.len()).map_err(|error| file.reader.failed(&error))?;
+            let place =
+                |message: String| file.reader.place.failed(format!("rows {}..{}: {message}", chunk.start, chunk.end));
+            self.fields.batch(batch, &records, &wanted).map_err(place)
+        }))
+    }
+}
+
 impl Source for HfParquet {
     fn shards(&self, limit: Option<usize>) -> Result<Vec<ShardInfo>, StageError> {
         let shards: Vec<_> = self.limited(limit).collect();
@@ -190,30 +220,34 @@ impl Source for HfParquet {
             return Err(StageError::new(format!("dataset {} has no shard {shard}", self.name)));
         };
         let file = &self.files[number];
-        let mut chunks = file.layout.chunks(rows.clone());
-        let roots = self.fields.roots(&wanted);
-        // Where no column is read, there is nothing to open.
-        let mut reader = match roots.is_empty() {
-            true => None,
-            false => {
-                let longest = file.layout.chunks(rows.clone()).map(|chunk| chunk.len()).max().unwrap_or(1);
-                Some(Records { reader: file.reader(&roots, &rows, longest)?, pending: None })
-            }
+        let chunks = file.layout.chunks(rows.clone()).collect();
+        let chunks = self.chunks(file, &rows, chunks, wanted)?;
+        Ok(Box::new(chunks.map(|chunk| chunk.map_err(StageError::from))))
+    }
+
+    fn rows(
+        &self,
+        shard: usize,
+        limit: Option<usize>,
+        positions: &[u32],
+        columns: &[String],
+    ) -> Result<Batch, StageError> {
+        let wanted = self.fields.wanted(&self.name, columns)?;
+        let Some((number, rows)) = self.limited(limit).nth(shard) else {
+            return Err(StageError::new(format!("dataset {} has no shard {shard}", self.name)));
         };
-        Ok(Box::new(std::iter::from_fn(move || {
-            let chunk = chunks.next()?;
-            let ids = chunk.clone().map(|row| numbered(&self.name, file.first + row)).collect();
-            let batch = || -> Result<Batch, DataError> {
-                let batch = Batch::new(ids);
-                let Some(reader) = &mut reader else { return Ok(batch) };
-                let records = reader.take(chunk.len()).map_err(|error| file.reader.failed(&error))?;
-                let place = |message: String| {
-                    file.reader.place.failed(format!("rows {}..{}: {message}", chunk.start, chunk.end))
-                };
-                self.fields.batch(batch, &records, &wanted).map_err(place)
-            };
-            Some(batch().map_err(StageError::from))
-        })))
+        let mut found = Vec::new();
+        for run in positions.chunk_by(|a, b| a + 1 == *b) {
+            let start = rows.start + run[0] as usize;
+            let run = start..start + run.len();
+            if run.end > rows.end {
+                return Err(StageError::new(format!("dataset {} has no row {} in shard {shard}", self.name, run.end)));
+            }
+            for chunk in self.chunks(&self.files[number], &run, vec![run.clone()], wanted.clone())? {
+                found.push(chunk?);
+            }
+        }
+        Ok(Batch::concat(&found)?)
     }
 
     fn side(&self, port: &str) -> Result<(Digest, Batch), StageError> {

@@ -1,5 +1,5 @@
-//! What is remembered of a tar that can only be read from front to back: the names of its samples and their small members,
-//! so that labels are not a reason to fetch all the pictures again.
+//! What is remembered of a tar that can only be read from front to back: the names of its samples, their small members and
+//! where the others lie, so that labels, or a few pictures, are not a reason to fetch all the pictures again.
 
 use std::{fs, path::PathBuf};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::samples::{Part, Sample};
 
 /// Raised when indices are written in another way.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Most bytes of a text that is kept, and of all that is kept of one tar.
 const MOST_TEXT: usize = 16 << 10;
 const MOST_BYTES: usize = 64 << 20;
@@ -26,7 +26,19 @@ pub(super) struct Index {
 pub(super) struct Indexed {
     pub(super) key: String,
     pub(super) start: u64,
-    pub(super) parts: Vec<(Part, String, u64, Option<String>)>,
+    pub(super) parts: Vec<IndexedPart>,
+}
+
+/// A member of a sample.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct IndexedPart {
+    pub(super) part: Part,
+    pub(super) name: String,
+    pub(super) size: u64,
+    /// Where its content begins, in bytes of the unpacked archive.
+    pub(super) content: u64,
+    /// What it says, if it is of those that are kept.
+    pub(super) kept: Option<String>,
 }
 
 /// The parts that are kept.
@@ -38,7 +50,7 @@ pub(super) struct Indices(pub(super) PathBuf);
 
 impl Indices {
     fn path(&self, version: &Digest) -> PathBuf {
-        let key = KeyHasher::new("webdataset-index/1").digest("of", version).finish();
+        let key = KeyHasher::new("webdataset-index/2").digest("of", version).finish();
         self.0.join(format!("{key}.json"))
     }
 
@@ -86,7 +98,8 @@ impl Building {
             let kept = kept.flatten();
             self.given_up |= kept.as_ref().is_some_and(|text| text.len() > MOST_TEXT);
             self.bytes += 64 + member.name.len() + kept.as_ref().map_or(0, String::len);
-            parts.push((*part, member.name.clone(), member.size, kept));
+            let (name, size, content) = (member.name.clone(), member.size, member.content);
+            parts.push(IndexedPart { part: *part, name, size, content, kept });
         }
         self.given_up |= self.bytes > MOST_BYTES;
         if self.given_up {

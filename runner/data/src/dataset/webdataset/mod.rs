@@ -13,7 +13,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use runner_contract::{Batch, Digest, KeyHasher, Schema, ShardInfo, Source, StageError};
+use runner_contract::{Batch, Digest, KeyHasher, Schema, ShardInfo, Source, StageError, pick};
 
 use super::{
     Dataset, class_rows,
@@ -162,6 +162,14 @@ impl WebDataset {
     }
 }
 
+impl WebDataset {
+    /// The piece that a shard is, and how many rows of it where not all are meant.
+    fn shard(&self, shard: usize, limit: Option<usize>) -> Result<(usize, Option<usize>), StageError> {
+        let found = self.limited(limit)?.get(shard).copied();
+        found.ok_or_else(|| StageError::new(format!("dataset {} has no shard {shard}", self.name)))
+    }
+}
+
 impl Source for WebDataset {
     fn shards(&self, limit: Option<usize>) -> Result<Vec<ShardInfo>, StageError> {
         let taken = self.limited(limit)?;
@@ -176,9 +184,7 @@ impl Source for WebDataset {
         columns: &[String],
     ) -> Result<Box<dyn Iterator<Item = Result<Batch, StageError>> + Send + 'a>, StageError> {
         let wanted = self.columns.wanted(&self.name, columns)?;
-        let Some(&(piece, rows)) = self.limited(limit)?.get(shard) else {
-            return Err(StageError::new(format!("dataset {} has no shard {shard}", self.name)));
-        };
+        let (piece, rows) = self.shard(shard, limit)?;
         let at = &self.pieces[piece];
         let samples = self.samples(at, &wanted.parts().collect::<Vec<_>>())?;
         let left = rows.or(at.rows.known());
@@ -186,6 +192,22 @@ impl Source for WebDataset {
         let mut chunks =
             Chunks { dataset: self, piece, samples, wanted, pending: None, left, rows: 0, ended: false, index };
         Ok(Box::new(std::iter::from_fn(move || chunks.next().map_err(StageError::from).transpose())))
+    }
+
+    fn rows(
+        &self,
+        shard: usize,
+        limit: Option<usize>,
+        positions: &[u32],
+        columns: &[String],
+    ) -> Result<Batch, StageError> {
+        let wanted = self.columns.wanted(&self.name, columns)?;
+        let (piece, _) = self.shard(shard, limit)?;
+        if let Some(rows) = self.some(piece, positions, &wanted)? {
+            return Ok(rows);
+        }
+        let rows = pick(self.read(shard, limit, columns)?, positions).collect::<Result<Vec<_>, _>>()?;
+        Ok(Batch::concat(&rows)?)
     }
 
     fn side(&self, port: &str) -> Result<(Digest, Batch), StageError> {
@@ -203,6 +225,39 @@ impl WebDataset {
         // What is passed over anyway is kept for the next time.
         let kept: &[samples::Part] = if archive.is_walked() { &[] } else { &KEPT };
         archive.samples(at.start, wanted.iter().chain(kept).copied())
+    }
+
+    /// The samples at these places, if they can be read without those between them.
+    fn some(&self, piece: usize, positions: &[u32], wanted: &Wanted) -> Result<Option<Batch>, DataError> {
+        let at = &self.pieces[piece];
+        let archive = &self.archives[at.archive];
+        let index = archive.indexed(&self.indices, &self.remembered, &[])?;
+        let mut samples = match index {
+            _ if !archive.is_plain() => return Ok(None),
+            Some(samples) => samples,
+            None if archive.is_walked() => archive.samples(at.start, [])?,
+            None => return Ok(None),
+        };
+        let known: &[samples::Part] = if samples.is_of_index() { &KEPT } else { &[] };
+        let (mut rows, mut left) = (Vec::with_capacity(positions.len()), positions);
+        for position in 0.. {
+            let Some((&next, after)) = left.split_first() else { break };
+            let ends = at.rows.known().is_some_and(|rows| position as usize >= rows);
+            let Some(mut sample) = (if ends { None } else { samples.next()? }) else {
+                return Err(archive.place.failed("it has fewer samples than when it was opened"));
+            };
+            if position != next {
+                continue;
+            }
+            left = after;
+            for (part, member, content) in &mut sample.parts {
+                if wanted.parts().any(|wanted| wanted == *part) && !known.contains(part) {
+                    *content = archive.content(*part, member)?;
+                }
+            }
+            rows.push(sample);
+        }
+        self.columns.batch(&self.name, &rows, wanted, &samples).map(Some)
     }
 
     /// Digests what has to be digested, on all threads.

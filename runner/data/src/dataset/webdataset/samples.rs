@@ -8,7 +8,7 @@ use super::super::{
     folder::EXTENSIONS,
     tar::{Member, Members},
 };
-use super::index::Indexed;
+use super::index::{Indexed, IndexedPart};
 use crate::DataError;
 
 /// Most bytes of a picture's file.
@@ -52,7 +52,8 @@ impl Part {
         }
     }
 
-    fn most(self) -> u64 {
+    /// Most bytes of its members.
+    pub(super) fn most(self) -> u64 {
         match self {
             Self::Image => MOST_IMAGE,
             Self::Class => MOST_CLASS,
@@ -86,9 +87,18 @@ impl Sample {
     }
 }
 
+impl From<Indexed> for Sample {
+    fn from(Indexed { key, start, parts }: Indexed) -> Self {
+        let piece = |IndexedPart { part, name, size, content, kept }| {
+            (part, Member { name, size, start, content }, kept.unwrap_or_default().into_bytes())
+        };
+        Self { key, start, parts: parts.into_iter().map(piece).collect() }
+    }
+}
+
 /// The samples of a tar, in order.
 pub(super) struct Samples {
-    from: From,
+    from: Origin,
     wanted: BTreeSet<Part>,
     /// The first member of the next sample, read already.
     pending: Option<(String, Piece)>,
@@ -100,25 +110,20 @@ pub(super) struct Samples {
 impl Samples {
     /// Of each sample, the content of the `wanted` parts.
     pub(super) fn new(members: Members, wanted: impl IntoIterator<Item = Part>) -> Self {
-        let (wanted, from) = (wanted.into_iter().collect(), From::Archive(members));
+        let (wanted, from) = (wanted.into_iter().collect(), Origin::Archive(members));
         Self { from, wanted, pending: None, seen: BTreeSet::new(), ended: false }
     }
 
     /// The same samples without pictures, from what is remembered of an archive.
     pub(super) fn of_index(file: String, samples: Vec<Indexed>) -> Self {
-        let from = From::Index(file, samples.into_iter());
+        let from = Origin::Index(file, samples.into_iter());
         Self { from, wanted: BTreeSet::new(), pending: None, seen: BTreeSet::new(), ended: false }
     }
 
     /// The next sample.
     pub(super) fn next(&mut self) -> Result<Option<Sample>, DataError> {
-        if let From::Index(_, samples) = &mut self.from {
-            return Ok(samples.next().map(|Indexed { key, start, parts }| {
-                let part = |(part, name, size, kept): (Part, String, u64, Option<String>)| {
-                    (part, Member { name, size, start }, kept.unwrap_or_default().into_bytes())
-                };
-                Sample { key, start, parts: parts.into_iter().map(part).collect() }
-            }));
+        if let Origin::Index(_, samples) = &mut self.from {
+            return Ok(samples.next().map(Sample::from));
         }
         let Some((key, first)) = (match self.pending.take() {
             Some(first) => Some(first),
@@ -160,7 +165,7 @@ impl Samples {
     /// The next member that means something here, with its sample's key.
     fn member(&mut self) -> Result<Option<(String, Piece)>, DataError> {
         while !self.ended {
-            let From::Archive(members) = &mut self.from else { break };
+            let Origin::Archive(members) = &mut self.from else { break };
             let Some(member) = members.next()? else {
                 self.ended = true;
                 break;
@@ -179,13 +184,13 @@ impl Samples {
 
     /// Whether they come from memory.
     pub(super) fn is_of_index(&self) -> bool {
-        matches!(self.from, From::Index(..))
+        matches!(self.from, Origin::Index(..))
     }
 
     fn wrong_at(&self, at: u64, message: impl Into<String>) -> DataError {
         match &self.from {
-            From::Archive(members) => members.wrong(at, message),
-            From::Index(file, _) => DataError::format_at(file, format!("byte {at}"), message),
+            Origin::Archive(members) => members.wrong(at, message),
+            Origin::Index(file, _) => DataError::format_at(file, format!("byte {at}"), message),
         }
     }
 
@@ -196,7 +201,7 @@ impl Samples {
 }
 
 /// What samples are read from.
-enum From {
+enum Origin {
     Archive(Members),
     /// What is remembered of an archive, for messages its name, and the rest of it.
     Index(String, std::vec::IntoIter<Indexed>),

@@ -10,7 +10,7 @@ use super::{
         layout::Layout,
         memory::Remembered,
         place::{Entry, Place},
-        tar::Members,
+        tar::{Member, Members},
     },
     index::{Indices, KEPT},
     samples::{Part, Samples},
@@ -90,6 +90,19 @@ impl Archive {
         let version = self.place.digest(&self.entry, remembered)?;
         let index = indices.find(&version);
         Ok(index.map(|index| Samples::of_index(self.place.to_string(), index.samples)))
+    }
+
+    /// The content of a member of which the place is known; only where the tar is not packed.
+    pub(super) fn content(&self, part: Part, member: &Member) -> Result<Vec<u8>, DataError> {
+        let Member { name, size, content, .. } = member;
+        let end = content.checked_add(*size).filter(|end| *end <= self.entry.size && *size <= part.most());
+        let end = end.ok_or_else(|| self.place.failed(format!("no {size} bytes of member `{name}` at {content}")))?;
+        self.place.read_range(&self.entry, *content..end)
+    }
+
+    /// Whether a member can be read without what lies before it.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.packed
     }
 
     /// Whether headers can be read without the pictures between them.
