@@ -143,6 +143,8 @@ pub struct Bound {
     pub consumes: BTreeMap<String, Vec<Need>>,
     /// What comes out, by output port.
     pub outputs: BTreeMap<String, Output>,
+    /// Of output ports that give nothing with these settings: what to write so that they do.
+    pub hints: BTreeMap<String, String>,
 }
 
 /// A column that a stage reads.

@@ -47,7 +47,7 @@ impl Kind for Toy {
         };
         let consumes = BTreeMap::from([("rows".to_owned(), reads)]);
         let outputs = BTreeMap::from([("rows".to_owned(), Output::Rows(made))]);
-        Ok(Bound { settings: settings.clone(), consumes, outputs })
+        Ok(Bound { settings: settings.clone(), consumes, outputs, hints: BTreeMap::new() })
     }
 
     fn open(&self, settings: &Value, _inputs: &BTreeMap<String, Input>) -> Result<Stage, StageError> {

@@ -329,7 +329,8 @@ impl<'a> Binder<'a> {
                     let port = port.unwrap_or_default();
                     let message = format!("the stage gives no `{port}` with these settings");
                     let replaced = self.stages.get(link.stage).is_some_and(|stage| stage.replaced.is_some());
-                    let hint = replaced.then(|| format!("give `{port}:` beside `rows:` in the test"));
+                    let said = self.defs.get(position).and_then(|stage| stage.bound.hints.get(port).cloned());
+                    let hint = if replaced { Some(format!("give `{port}:` beside `rows:` in the test")) } else { said };
                     report.add(Mistake::at(input.span, message).maybe_hint(hint));
                     return Feed::Unknown;
                 };

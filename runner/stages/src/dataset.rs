@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use runner_contract::{Batch, Digest, Input, KindInfo, Problem, Shape, ShardInfo, Source, Stage, StageError};
-use runner_data::{Amount, Catalog, Choice, DataError, OpenOptions, classes_schema, imagenet_classes, subset};
+use runner_data::{Amount, Catalog, Choice, DataError, LABEL, OpenOptions, classes_schema, imagenet_classes, subset};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
@@ -240,6 +240,8 @@ impl Definition for Dataset {
                 binding.gives("rows", dataset.schema().columns.clone());
                 if dataset.classes().is_some() {
                     binding.gives("classes", classes_schema().columns);
+                } else {
+                    binding.gives_nothing("classes", no_classes(dataset.as_ref()));
                 }
             }
             Err(error) => {
@@ -251,6 +253,18 @@ impl Definition for Dataset {
     fn open(&self, settings: Settings, _: &BTreeMap<String, Input>) -> Result<Stage, StageError> {
         let dataset = settings.open(&self.catalog).map_err(|error| StageError::new(error.to_string()))?;
         Ok(Stage::Source(Box::new(Rows(dataset))))
+    }
+}
+
+/// What to do about a dataset without class names.
+fn no_classes(dataset: &dyn runner_data::Dataset) -> &'static str {
+    match dataset.schema().get(LABEL) {
+        Some(_) => {
+            "its labels are numbers: write `classes: imagenet`, or a list of names, under `with:`, or put a classnames.txt beside the files, one name a line"
+        }
+        None => {
+            "its rows have no labels: expected a sub-folder for each class, `cls` members in the tars, or a column of labels"
+        }
     }
 }
 
@@ -269,6 +283,16 @@ impl Source for Rows {
         columns: &[String],
     ) -> Result<Box<dyn Iterator<Item = Result<Batch, StageError>> + Send + 'a>, StageError> {
         self.0.read(shard, limit, columns)
+    }
+
+    fn rows(
+        &self,
+        shard: usize,
+        limit: Option<usize>,
+        positions: &[u32],
+        columns: &[String],
+    ) -> Result<Batch, StageError> {
+        self.0.rows(shard, limit, positions, columns)
     }
 
     fn side(&self, port: &str) -> Result<(Digest, Batch), StageError> {

@@ -72,12 +72,19 @@ pub struct Binding<'a> {
     inputs: &'a BTreeMap<String, Input>,
     consumes: BTreeMap<String, Vec<Need>>,
     outputs: BTreeMap<String, Output>,
+    hints: BTreeMap<String, String>,
     problems: Vec<Problem>,
 }
 
 impl<'a> Binding<'a> {
     fn new(inputs: &'a BTreeMap<String, Input>) -> Self {
-        Self { inputs, consumes: BTreeMap::new(), outputs: BTreeMap::new(), problems: Vec::new() }
+        Self {
+            inputs,
+            consumes: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            hints: BTreeMap::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Something is wrong.
@@ -153,6 +160,11 @@ impl<'a> Binding<'a> {
         self.outputs.insert(port.to_owned(), Output::Rows(Schema::new(columns)));
     }
 
+    /// Nothing comes out of a port with these settings; `hint` says what to write so that something does.
+    pub fn gives_nothing(&mut self, port: &str, hint: impl Into<String>) {
+        self.hints.insert(port.to_owned(), hint.into());
+    }
+
     /// A model comes out of a port.
     pub fn gives_model(&mut self, port: &str, model: ModelInfo) {
         self.outputs.insert(port.to_owned(), Output::Model(model));
@@ -160,7 +172,7 @@ impl<'a> Binding<'a> {
 
     fn finish(self, settings: Value) -> Result<Bound, Vec<Problem>> {
         if self.problems.is_empty() {
-            Ok(Bound { settings, consumes: self.consumes, outputs: self.outputs })
+            Ok(Bound { settings, consumes: self.consumes, outputs: self.outputs, hints: self.hints })
         } else {
             Err(self.problems)
         }

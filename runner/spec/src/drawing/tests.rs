@@ -9,7 +9,12 @@ fn stage(name: &str, kind: &str, inputs: &[(&str, InputRef)], needs: &[usize]) -
         base: name.into(),
         coordinates: Vec::new(),
         kind: kind.into(),
-        bound: Bound { settings: serde_json::Value::Null, consumes: BTreeMap::new(), outputs: BTreeMap::new() },
+        bound: Bound {
+            settings: serde_json::Value::Null,
+            consumes: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            hints: BTreeMap::new(),
+        },
         inputs: inputs.iter().map(|(port, input)| ((*port).to_owned(), input.clone())).collect(),
         received: BTreeMap::new(),
         outputs: BTreeMap::new(),

@@ -25,7 +25,7 @@ impl Kind for ToyKind {
 
     fn bind(&self, settings: &Value, inputs: &Inputs) -> Result<Bound, Vec<Problem>> {
         let (settings, consumes, outputs) = (self.bind)(settings, inputs)?;
-        Ok(Bound { settings, consumes, outputs })
+        Ok(Bound { settings, consumes, outputs, hints: BTreeMap::new() })
     }
 
     fn open(&self, _: &Value, _: &Inputs) -> Result<Stage, StageError> {

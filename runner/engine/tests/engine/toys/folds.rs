@@ -19,7 +19,7 @@ fn total() -> (KindInfo, Bind, Open) {
     let bind: Bind = |s, _| {
         let outputs = BTreeMap::from([("rows".to_owned(), rows_of(&[("total", ColumnType::Number)]))]);
         let consumes = needs(&[("rows", &[text_setting(s, "column", "value")])]);
-        Ok(Bound { settings: s.clone(), consumes, outputs })
+        Ok(Bound { settings: s.clone(), consumes, outputs, hints: BTreeMap::new() })
     };
     let open: Open = |settings, inputs, control| {
         let column = text_setting(settings, "column", "value").to_owned();
@@ -117,7 +117,7 @@ fn fit() -> (KindInfo, Bind, Open) {
             ("model".to_owned(), Output::Model(model)),
             ("history".to_owned(), rows_of(&[("weight", ColumnType::Number)])),
         ]);
-        Ok(Bound { settings: s.clone(), consumes: needs(&[("rows", &["value"])]), outputs })
+        Ok(Bound { settings: s.clone(), consumes: needs(&[("rows", &["value"])]), outputs, hints: BTreeMap::new() })
     };
     let open: Open =
         |settings, _, control| Stage::Job(Box::new(Fit { epochs: setting(settings, "epochs", 3) as usize, control }));

@@ -210,7 +210,7 @@ fn numbers() -> (KindInfo, Bind, Open) {
             ),
             ("classes".to_owned(), rows_of(&[("label", ColumnType::Label), ("name", ColumnType::Text)])),
         ]);
-        Ok(Bound { settings: settings.clone(), consumes: BTreeMap::new(), outputs })
+        Ok(Bound { settings: settings.clone(), consumes: BTreeMap::new(), outputs, hints: BTreeMap::new() })
     };
     let open: Open = |settings, _, control| {
         Stage::Source(Box::new(Numbers {

@@ -53,7 +53,7 @@ fn one(produced: Produced) -> Result<BTreeMap<String, Produced>, StageError> {
 
 fn bound(settings: &Value, consumes: &[(&str, &[&str])], made: &[(&str, ColumnType)]) -> Bound {
     let outputs = BTreeMap::from([("rows".to_owned(), rows_of(made))]);
-    Bound { settings: settings.clone(), consumes: needs(consumes), outputs }
+    Bound { settings: settings.clone(), consumes: needs(consumes), outputs, hints: BTreeMap::new() }
 }
 
 pub(super) fn kinds() -> Vec<(KindInfo, Bind, Open)> {
@@ -142,7 +142,7 @@ fn keep_if() -> (KindInfo, Bind, Open) {
     };
     let bind: Bind = |s, _| {
         let outputs = ["yes", "no"].map(|port| (port.to_owned(), rows_of(&[]))).into();
-        Ok(Bound { settings: s.clone(), consumes: needs(&[("rows", &["value"])]), outputs })
+        Ok(Bound { settings: s.clone(), consumes: needs(&[("rows", &["value"])]), outputs, hints: BTreeMap::new() })
     };
     let open: Open = |settings, _, control| {
         let of = setting(settings, "of", 2) as f64;
