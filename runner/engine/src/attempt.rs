@@ -11,10 +11,8 @@ use std::{
     },
 };
 
-use bytes::Bytes;
-use runner_contract::{Batch, Context, Digest, Fold, Job, Log, Model, ModelSource, Source, Stage, StageError, Stream};
+use runner_contract::{Batch, Context, Fold, Job, Log, Model, ModelSource, Source, Stage, StageError, Stream};
 use runner_spec::Device;
-use runner_store::StoreError;
 
 use crate::{
     EngineError,
@@ -37,8 +35,6 @@ pub(crate) struct Attempt {
     /// Nobody waits for it any more: what it still says and saves is of no interest.
     abandoned: Arc<AtomicBool>,
     contexts: Mutex<BTreeMap<usize, Arc<Context>>>,
-    /// The last stored rows that it asked for and that are not there, whoever heard of it.
-    missed: Mutex<Option<Digest>>,
 }
 
 impl Deref for Attempt {
@@ -59,22 +55,7 @@ impl Attempt {
             finish: Arc::default(),
             abandoned: Arc::default(),
             contexts: Mutex::default(),
-            missed: Mutex::default(),
         }
-    }
-
-    /// Rows that a stage stored. For blocking threads.
-    pub(crate) fn get_rows(&self, digest: &Digest) -> Result<Bytes, StoreError> {
-        let found = self.get(digest);
-        if let Err(StoreError::Missing(lost)) = &found {
-            *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = Some(*lost);
-        }
-        found
-    }
-
-    /// The stored rows that it missed, if it missed some.
-    pub(crate) fn missed(&self) -> Option<Digest> {
-        *self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // ------------------------------------------------------------------------------------------------------ stopping

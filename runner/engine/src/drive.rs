@@ -250,11 +250,6 @@ impl Drive<'_> {
                 }
                 Ended::Stopped
             }
-            // Computed on the way, or by a task that others have done meanwhile, it is there the next time.
-            Err(error) if at.attempt.missed().is_some_and(|lost| self.runtime.forget(&lost)) => {
-                self.errors.insert(task, error);
-                Ended::Missing
-            }
             Err(error) => {
                 let retries = if error.may_pass() { self.retries(task, &error) } else { 0 };
                 self.errors.insert(task, error);

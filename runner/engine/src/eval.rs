@@ -87,7 +87,7 @@ impl<'a> ShardEval<'a> {
     }
 
     fn file(&self, of: Ref, digest: &Digest, columns: &[String]) -> Result<Reader<'a>, EngineError> {
-        let file = self.attempt.get_rows(digest)?;
+        let file = self.attempt.get(digest)?;
         let reader = RowsReader::open(file, columns);
         let name = &self.attempt.graph.nodes[of.stage].name;
         Ok(Reader::Stored(Box::new(reader.map_err(|error| EngineError::stored(name, error))?)))

@@ -113,14 +113,6 @@ impl Runtime {
         known.extend(entries.into_iter().map(|entry| (entry.key, entry)));
     }
 
-    /// What was stored under this digest is there no more: who needs it computes it on the way. Whether anything stood for it.
-    pub(crate) fn forget(&self, lost: &Digest) -> bool {
-        let mut known = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let before = known.len();
-        known.retain(|_, entry| entry.digest != *lost);
-        known.len() < before
-    }
-
     /// What a port of a stored stage holds for a shard, if it is made.
     pub(crate) fn group(&self, of: Ref, shard: usize) -> Option<Entry> {
         self.entry(&self.keys.group(of, shard)?)

@@ -106,8 +106,6 @@ pub(crate) enum Ended {
     Done,
     /// It failed, as something that may be repeated so often.
     Failed { retries: u32 },
-    /// Something stored that it read is there no more, and by now known to be to make anew.
-    Missing,
     /// It stopped because it was told to.
     Stopped,
 }

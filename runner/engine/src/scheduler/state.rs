@@ -297,7 +297,6 @@ impl State {
                 out.push(Command::Record { task, turn: self.tasks[task].turn });
             }
             Ended::Failed { retries } => self.failed(now, task, retries, out),
-            Ended::Missing => self.vanished(now, task, out),
             Ended::Stopped if told == Phase::Running(Told::Late) => {
                 self.failed(now, task, self.jobs[task].retries, out);
             }
@@ -313,18 +312,14 @@ impl State {
         self.leave(task);
         match how {
             Recorded::Done => self.finished(task),
-            Recorded::Vanished => self.vanished(now, task, out),
-        }
-    }
-
-    /// What a task made, or read, is there no more: it is repeated, whatever its stages say, but not for ever.
-    fn vanished(&mut self, now: Millis, task: usize, out: &mut Vec<Command>) {
-        if self.stopping.is_none() && self.tasks[task].repeats < REPEATS {
-            self.tasks[task].repeats += 1;
-            self.rest(task, now + FIRST_HELD);
-        } else {
-            self.give_up_run(End::Failed, out);
-            self.drop_task(task, out);
+            Recorded::Vanished if self.stopping.is_none() && self.tasks[task].repeats < REPEATS => {
+                self.tasks[task].repeats += 1;
+                self.rest(task, now + FIRST_HELD);
+            }
+            Recorded::Vanished => {
+                self.give_up_run(End::Failed, out);
+                self.drop_task(task, out);
+            }
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -111,31 +110,4 @@ fn with_patience_a_failing_call_is_not_noticed() {
     let report = bench.try_run(STAGES, bench.store().with_faults(faults, Duration::from_secs(20))).unwrap();
     assert_eq!(report.status, RunStatus::Succeeded, "{:?}", report.error);
     assert_eq!((report.artifacts, report.metrics), (expected.artifacts, expected.metrics));
-}
-
-#[test]
-fn rows_that_are_lost_after_the_plan_was_made_are_made_again() {
-    const BEGUN: &str = "
-  data: {uses: numbers, with: {count: 12}}
-  image: {uses: embed, inputs: data}
-";
-    let stages = format!("{BEGUN}  metrics: {{uses: total, with: {{column: square, labels: 1}}, inputs: image}}\n");
-    let expected = Bench::new().run(&stages);
-    let mut bench = Bench::new();
-    bench.run(BEGUN);
-    let plan = bench.plan(&stages).unwrap();
-    let mut lost = 0;
-    let folders = fs::read_dir(bench.folder.join("artifacts")).unwrap().map(|entry| entry.unwrap().path());
-    for folder in folders.filter(|path| path.is_dir()) {
-        lost += fs::read_dir(&folder).unwrap().count();
-        fs::remove_dir_all(folder).unwrap();
-    }
-    assert!(lost > 0);
-    let report = bench.execute(plan);
-    assert_eq!(report.status, RunStatus::Succeeded, "{:?}", report.error);
-    assert_eq!(report.metrics, expected.metrics);
-    // The next plan sees what is gone.
-    let again = bench.run(&stages);
-    assert_eq!(again.status, RunStatus::Succeeded, "{:?}", again.error);
-    assert_eq!(again.metrics, expected.metrics);
 }
