@@ -1,4 +1,4 @@
-//! Keeps a decoder's panic inside: to whoever asked it is an error like any other.
+//! Keeps the panic of a library that decodes inside: to whoever asked it is an error like any other.
 
 use std::{
     cell::Cell,
@@ -12,7 +12,7 @@ thread_local! {
 }
 
 /// Calls a decoder that may panic where a file lies to it. The panic's message becomes the error and is printed nowhere.
-pub(super) fn contain<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn contain<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = take_hook();

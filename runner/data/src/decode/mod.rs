@@ -16,7 +16,7 @@ mod upsample;
 
 use std::io::Cursor;
 
-use contain::contain;
+pub(crate) use contain::contain;
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, codecs::png::PngEncoder,
 };

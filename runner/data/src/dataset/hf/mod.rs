@@ -7,6 +7,7 @@ mod footer;
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     io::Cursor,
     ops::Range,
     sync::{Mutex, PoisonError},
@@ -32,7 +33,7 @@ use super::{
     numbered,
     place::{Entry, Place},
 };
-use crate::DataError;
+use crate::{DataError, decode::contain};
 use columns::{Fields, fields};
 
 /// Most bytes of a footer: what is held of a file.
@@ -165,8 +166,7 @@ impl File {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.reader.clone(), self.metadata.clone());
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots.iter().copied());
         let builder = builder.with_projection(mask).with_row_groups(groups).with_batch_size(batch);
-        let reader = builder.with_offset(offset).with_limit(rows.len()).build();
-        reader.map_err(|error| self.reader.failed(&error))
+        self.reader.contained(|| builder.with_offset(offset).with_limit(rows.len()).build())
     }
 }
 
@@ -192,7 +192,7 @@ impl HfParquet {
             let ids = chunk.clone().map(|row| numbered(&self.name, file.first + row)).collect();
             let batch = Batch::new(ids);
             let Some(reader) = &mut reader else { return Ok(batch) };
-            let records = reader.take(chunk.len()).map_err(|error| file.reader.failed(&error))?;
+            let records = file.reader.contained(|| reader.take(chunk.len()))?;
             let place =
                 |message: String| file.reader.place.failed(format!("rows {}..{}: {message}", chunk.start, chunk.end));
             self.fields.batch(batch, &records, &wanted).map_err(place)
@@ -302,8 +302,13 @@ impl Records {
 }
 
 impl Ranges {
-    fn failed(&self, error: &ParquetError) -> DataError {
+    fn failed(&self, error: &impl Display) -> DataError {
         self.place.failed(format!("not a Parquet file that can be read: {error}"))
+    }
+
+    /// Calls the library, which panics on some of the files that lie to it.
+    fn contained<T>(&self, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
+        contain(|| read().map_err(|error| error.to_string())).map_err(|error| self.failed(&error))
     }
 }
 
@@ -319,8 +324,7 @@ impl Ranges {
                 footer::check_message(&footer).map_err(|message| self.place.failed(message))?;
             }
         }
-        let metadata = ArrowReaderMetadata::load(self, ArrowReaderOptions::new());
-        let metadata = metadata.map_err(|error| self.failed(&error))?;
+        let metadata = self.contained(|| ArrowReaderMetadata::load(self, ArrowReaderOptions::new()))?;
         footer::check_columns(&metadata, size).map_err(|message| self.place.failed(message))?;
         Ok(metadata)
     }
