@@ -154,6 +154,7 @@ impl Shared {
 
     async fn serve(self: Arc<Self>, connection: u64, client: TcpStream, server: SocketAddr) {
         let mut cuts = self.cuts.subscribe();
+        let cut = *cuts.borrow_and_update();
         {
             let mut faults = self.faults();
             if faults.refuse {
@@ -167,8 +168,8 @@ impl Shared {
         let (from_server, to_server) = server.into_split();
         // Whichever ends first ends both.
         tokio::select! {
-            () = self.pump(connection, Direction::ToServer, from_client, to_server) => {}
-            () = self.pump(connection, Direction::ToClient, from_server, to_client) => {}
+            () = self.pump(connection, cut, Direction::ToServer, from_client, to_server) => {}
+            () = self.pump(connection, cut, Direction::ToClient, from_server, to_client) => {}
             _ = cuts.changed() => {}
         }
     }
@@ -176,6 +177,7 @@ impl Shared {
     async fn pump(
         &self,
         connection: u64,
+        cut: u64,
         direction: Direction,
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
@@ -185,6 +187,10 @@ impl Shared {
             let delay = self.faults().delay;
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
+            }
+            // What was sent after a cut must not pass, even if this task has not been told of the cut yet.
+            if *self.cuts.borrow() != cut {
+                return;
             }
             let bytes = buffer.get(..read).unwrap_or_default();
             let fate = self.faults().fate(connection, direction, bytes);
