@@ -1,5 +1,6 @@
 //! Datasets, images, preprocessing and tokenizers.
 
+mod contain;
 mod dataset;
 mod decode;
 mod error;

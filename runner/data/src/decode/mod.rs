@@ -6,7 +6,6 @@
 //! Pillow's mode says, for code that converts later. This folder is the one place that chooses decoders.
 
 mod bmp;
-mod contain;
 mod gif;
 mod jpeg;
 mod picture;
@@ -16,14 +15,13 @@ mod upsample;
 
 use std::io::Cursor;
 
-pub(crate) use contain::contain;
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, codecs::png::PngEncoder,
 };
 pub(crate) use picture::{Kind, Picture};
 use runner_contract::ImageRef;
 
-use crate::DataError;
+use crate::{DataError, contain::contain};
 
 /// Decoded pixels, u8.
 #[derive(Clone, Debug, PartialEq, Eq)]

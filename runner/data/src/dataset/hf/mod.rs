@@ -33,7 +33,7 @@ use super::{
     numbered,
     place::{Entry, Place},
 };
-use crate::{DataError, decode::contain};
+use crate::{DataError, contain::contain};
 use columns::{Fields, fields};
 
 /// Most bytes of a footer: what is held of a file.
