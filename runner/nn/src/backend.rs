@@ -277,7 +277,8 @@ pub trait Backend: Sized {
         blocks.iter().try_fold(x.clone(), |x, block| self.block(&x, block, attention, activation))
     }
 
-    /// Some rows of what [`Backend::transformer`] gives, in that order. A backend may leave out what they do not need.
+    /// Some rows of what [`Backend::transformer`] gives, in that order. Where they are few, the last block computes no others
+    /// behind its attention.
     fn transformer_rows(
         &self,
         x: &Self::Tensor,
@@ -286,7 +287,12 @@ pub trait Backend: Sized {
         activation: Activation,
         rows: &[u32],
     ) -> Result<Self::Tensor, Error> {
-        self.rows(&self.transformer(x, blocks, attention, activation)?, rows)
+        let Some((last, blocks)) = blocks.split_last().filter(|_| 2 * rows.len() <= self.shape(x).0) else {
+            return self.rows(&self.transformer(x, blocks, attention, activation)?, rows);
+        };
+        let x = self.transformer(x, blocks, attention, activation)?;
+        let mixed = self.attention_rows(&self.layer_norm(&x, &last.norm1)?, &last.qkv, attention, rows)?;
+        self.finish_block(&mixed, &self.rows(&x, rows)?, last, activation)
     }
 
     /// Embeds sequences of the given lengths, one after another in `ids`: to row t of each is added row t of `positions`.

@@ -65,6 +65,16 @@ pub struct Layer<B: Backend> {
     pub operation: Operation<B>,
 }
 
+impl<B: Backend> Layer<B> {
+    /// The result that it adds, numbered as [`Layer::input`].
+    pub(crate) fn residual(&self) -> Option<usize> {
+        match self.operation {
+            Operation::Convolution { residual, .. } => residual,
+            _ => None,
+        }
+    }
+}
+
 /// What a layer does with what its window covers.
 pub enum Operation<B: Backend> {
     /// A linear map of all values: `activation(w·x + bias + residual)`. Padding is 0.

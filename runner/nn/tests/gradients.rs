@@ -3,11 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod numbers;
+
 use proptest::prelude::*;
 use runner_nn::{
     Activation, Attention, Backend, Block, Cpu, Epilogue, Isa, LayerNorm, Linear, Operations, Patches, Session, Step,
     Stock, Workers,
 };
+
+use numbers::numbers;
 
 /// A small image-text model.
 #[derive(Debug, Clone)]
@@ -24,18 +28,6 @@ struct Model {
     true_pairs: Option<Vec<bool>>,
     /// Whether blocks run as a stack or part by part.
     whole: bool,
-}
-
-/// Numbers in −1..1 that look random and differ by `stream`.
-fn numbers(stream: usize, count: usize) -> Vec<f32> {
-    let mut state = (stream as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
 }
 
 /// Makes parameters, each with numbers of its own.

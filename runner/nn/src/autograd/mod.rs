@@ -259,22 +259,4 @@ impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
             None => blocks.iter().try_fold(x.clone(), |x, block| self.block(&x, block, attention, activation)),
         }
     }
-
-    fn transformer_rows(
-        &self,
-        x: &Self::Tensor,
-        blocks: &[Block<Self>],
-        attention: Attention,
-        activation: Activation,
-        rows: &[u32],
-    ) -> Result<Self::Tensor, Error> {
-        // In the last block the other rows matter only as keys and values.
-        let Some((last, blocks)) = blocks.split_last().filter(|_| 2 * rows.len() <= self.shape(x).0) else {
-            return self.rows(&self.transformer(x, blocks, attention, activation)?, rows);
-        };
-        let x = self.transformer(x, blocks, attention, activation)?;
-        let mixed = self.attention(&last.qkv.apply(self, &self.layer_norm(&x, &last.norm1)?)?, attention)?;
-        let (mixed, x) = (self.rows(&mixed, rows)?, self.rows(&x, rows)?);
-        self.finish_block(&mixed, &x, last, activation)
-    }
 }

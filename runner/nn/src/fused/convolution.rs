@@ -50,7 +50,7 @@ fn alone(layers: &[Layer<Fused>]) -> usize {
         if bytes > SHARED_BYTES {
             break;
         }
-        let reads = |later: &Layer<Fused>| later.input.min(residual(later).unwrap_or(usize::MAX));
+        let reads = |later: &Layer<Fused>| later.input.min(later.residual().unwrap_or(usize::MAX));
         if layers[i + 1..].iter().all(|later| reads(later) > i) {
             alone = i + 1;
         }
@@ -80,7 +80,7 @@ fn over(
         };
         let mut out = workers.buffer(images * to.pixels() * to.channels);
         let sweep = Sweep { window: layer.window, from, to };
-        let (input, added) = (read(layer.input)?, residual(layer).map(read).transpose()?);
+        let (input, added) = (read(layer.input)?, layer.residual().map(read).transpose()?);
         layer_over(backend, layer, sweep, input, added, spread, &mut out);
         results.push(Some(out));
         for (result, last) in results.iter_mut().zip(&last) {
@@ -97,20 +97,12 @@ fn over(
     }))
 }
 
-/// The result that a layer adds.
-fn residual(layer: &Layer<Fused>) -> Option<usize> {
-    match layer.operation {
-        Operation::Convolution { residual, .. } => residual,
-        _ => None,
-    }
-}
-
 /// For each result, the last layer that reads it.
 fn last_reads(layers: &[Layer<Fused>], first: usize) -> Vec<Option<usize>> {
     let mut last = vec![None; layers.len() + 1];
     for (i, layer) in layers.iter().enumerate() {
         last[layer.input - first] = Some(i);
-        if let Some(residual) = residual(layer) {
+        if let Some(residual) = layer.residual() {
             last[residual - first] = Some(i);
         }
     }

@@ -164,19 +164,15 @@ impl Backend for Fused {
 
     fn linear(&self, x: &Values, weight: &PackedWeight, epilogue: Epilogue<'_, Self>) -> Result<Values, Error> {
         shapes::linear(self.shape(x), weight, &epilogue, self)?;
-        let (activation, last) = match (epilogue.activation, epilogue.residual) {
-            (activation, None) => (activation, None),
-            (Activation::None, Some(_)) => (Activation::None, None),
-            // The kernel adds before the activation.
-            (activation, residual) => (activation, residual),
-        };
-        let added = epilogue.residual.filter(|_| last.is_none()).map_or(Added::Nothing, |x| Added::Matrix(x));
-        let finish = Finish { bias: bias(epilogue.bias), added, activation };
-        let Some(last) = last else { return Ok(self.product(Left::Rows(x), weight, finish)) };
-        let product = self.product(Left::Rows(x), weight, finish);
+        let Epilogue { bias: own, activation, residual } = epilogue;
+        // The kernel adds before the activation, which is the same only where there is none.
+        let (inside, behind) = if activation == Activation::None { (residual, None) } else { (None, residual) };
+        let added = inside.map_or(Added::Nothing, |residual| Added::Matrix(residual));
+        let product = self.product(Left::Rows(x), weight, Finish { bias: bias(own), added, activation });
+        let Some(behind) = behind else { return Ok(product) };
         let mut out = self.workers.buffer(product.len());
         out.copy_from_slice(&product);
-        kernels::add(self.workers.isa(), &mut out, last);
+        kernels::add(self.workers.isa(), &mut out, behind);
         Ok(self.result(product.0.rows, product.0.width, out))
     }
 

@@ -1,27 +1,22 @@
 //! A convolutional network on slices, forward and backward: [`Layer`](crate::Layer)s with their parameters' values.
 //!
-//! In inference each layer runs over all pictures, cut into parts by sizes alone ([`run`]). In training the batch is cut into
-//! shards of whole pictures; each goes through all layers on one thread ([`training`]).
+//! The batch is cut into shards of whole pictures; each goes through all layers on one thread ([`training`]).
 
 mod backward;
 mod training;
 
 pub(crate) use training::{backward, forward};
 
-use rayon::prelude::*;
-
 use crate::{
     Activation, Backend, Layer, Operation, Size, Window, kernels,
     kernels::{Sweep, View},
-    pool::{Buffer, Workers},
+    pool::Workers,
 };
 
 /// Values of the windows' rows that one thread holds at a time: with its weights they should stay in its cache.
 const COVERED: usize = 1 << 20;
 /// Fewest and most output pixels that one thread computes at a time.
 const PIXELS: (usize, usize) = (128, 2048);
-/// Output channels that one thread computes at a time, where the work is cut by channels.
-const CHANNELS: usize = 128;
 /// Values of the result of a layer without a matrix product that one thread computes at a time.
 const VALUES: usize = 1 << 15;
 
@@ -221,65 +216,3 @@ impl Plan {
 
 /// No bounds.
 const WHOLE: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
-
-/// Runs the layers over pictures of `input` values each, and gives the last one's result. At least one layer. What no later
-/// layer reads is given back at once.
-pub(crate) fn run(workers: &Workers, plans: &[Plan], parameters: &[Pair<'_>], pictures: &[f32]) -> Buffer {
-    let images = pictures.len() / plans.first().map_or(1, Plan::input_len).max(1);
-    let mut last = vec![0; plans.len() + 1];
-    for (i, plan) in plans.iter().enumerate() {
-        last[plan.input] = i;
-        plan.residual().into_iter().for_each(|residual| last[residual] = i);
-    }
-    let mut results: Vec<Buffer> = Vec::with_capacity(plans.len());
-    for (i, (plan, parameters)) in plans.iter().zip(parameters).enumerate() {
-        let read = |result: usize| match result.checked_sub(1) {
-            Some(result) => &*results[result],
-            None => pictures,
-        };
-        let mut out = workers.buffer(images * plan.len());
-        layer(workers, plan, *parameters, read(plan.input), plan.residual().map_or(&[], read), &mut out);
-        results.push(out);
-        for (result, last) in results.iter_mut().zip(&last[1..]).take(i) {
-            if *last == i {
-                *result = workers.buffer(0);
-            }
-        }
-    }
-    results.pop().unwrap_or_else(|| workers.buffer(0))
-}
-
-/// One layer over all pictures, on all threads.
-fn layer(workers: &Workers, plan: &Plan, parameters: Pair<'_>, x: &[f32], residual: &[f32], out: &mut [f32]) {
-    let channels = plan.to.channels;
-    let rows = out.len() / channels;
-    if matches!(plan.kind, Kind::Convolution { .. }) && rows <= channels {
-        return by_channels(workers, plan, parameters, x, residual, out);
-    }
-    let part = plan.part(rows);
-    workers.run(|| {
-        out.par_chunks_mut(part * channels).enumerate().for_each(|(i, out)| {
-            plan.compute(workers, parameters, x, residual, i * part, out, &mut []);
-        });
-    });
-}
-
-/// A convolution with fewer pixels than channels: by channels, so that every thread packs its own weights once.
-fn by_channels(workers: &Workers, plan: &Plan, [weight, bias]: Pair<'_>, x: &[f32], residual: &[f32], out: &mut [f32]) {
-    let sweep = plan.sweep();
-    let (covered, rows) = (sweep.covered(), out.len() / plan.to.channels);
-    let mut patches = workers.buffer(if plan.window.is_pixel() { 0 } else { rows * covered });
-    workers.run(|| {
-        patches.par_chunks_mut(PIXELS.0 / 2 * covered).enumerate().for_each(|(i, patches)| {
-            kernels::window_rows(sweep, x, i * PIXELS.0 / 2, patches);
-        });
-        let patches = if plan.window.is_pixel() { x } else { &patches };
-        let weight = View::new(weight, covered).transposed();
-        kernels::product_spread(View::new(patches, covered), weight, out, CHANNELS);
-    });
-    let bounds = kernels::bounds(plan.activation());
-    kernels::finish(workers.isa(), out, bias, residual, bounds.unwrap_or(WHOLE));
-    if bounds.is_none() {
-        plan.activate(workers, out, &mut []);
-    }
-}

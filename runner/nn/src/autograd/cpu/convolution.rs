@@ -50,17 +50,11 @@ impl Cpu {
             .unzip();
         let images = x.rows / sizes[0].pixels().max(1);
         let rows = images * to.pixels();
-        let (out, kept) = {
+        let mut out = workers.buffer(rows * to.channels);
+        let kept = (images > 0).then(|| {
             let held = hold(&parameters);
-            let slices = slices(&held);
-            if T::OWNS_TAPE && images > 0 {
-                let mut out = workers.buffer(rows * to.channels);
-                let kept = network::forward(&workers, &plans, &slices, x, &mut out);
-                (out, Some(kept))
-            } else {
-                (network::run(&workers, &plans, &slices, x), None)
-            }
-        };
+            network::forward(&workers, &plans, &slices(&held), x, &mut out)
+        });
         let x = x.clone();
         self.record(tape, rows, to.channels, out, move |dy, tensors| {
             let Some(kept) = kept else { return Ok(()) };
