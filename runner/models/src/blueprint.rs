@@ -141,7 +141,7 @@ impl Blueprint {
                     let (weight, bias) = self.folded(values, names, shape)?;
                     let weight = channels_last(&weight, channels, area);
                     Operation::Convolution {
-                        weight: backend.weight(&names.weight, to.channels, area * channels, weight)?,
+                        weight: backend.kernel(&names.weight, plan.window, to.channels, channels, weight)?,
                         bias: backend.param(&names.norm, 1, to.channels, bias)?,
                         residual: *residual,
                         activation: *activation,

@@ -71,7 +71,8 @@ impl<B: Backend> Maker<'_, B> {
         activation: Activation,
         residual: Option<usize>,
     ) -> Result<Layer<B>, Error> {
-        let weight = self.weight(outputs, window.size * window.size * channels)?;
+        let values = self.values(outputs * window.size * window.size * channels);
+        let weight = self.0.kernel("kernel", window, outputs, channels, values)?;
         let operation = Operation::Convolution { weight, bias: self.param(1, outputs)?, residual, activation };
         Ok(Layer { input, window, operation })
     }

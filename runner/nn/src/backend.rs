@@ -4,7 +4,7 @@
 //! weights the way it likes them (packed, on a device). Training is a backend as well: its tensors record what was
 //! done to them, and the session that owns the record computes the gradients. Models do not see it.
 
-use crate::{Error, Layer, Size, error::check, shapes};
+use crate::{Error, Layer, Size, Window, error::check, shapes};
 
 /// What follows the product in a linear map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -139,13 +139,25 @@ pub trait Backend: Sized {
     type Tensor: Clone;
     /// The matrix of a linear map, prepared as the backend likes it.
     type Weight: Shaped + Clone;
+    /// The matrix of a convolution, prepared for its window.
+    type Kernel: Shaped + Clone;
     /// Any other parameter: a bias, a gain, an embedding table, a scalar.
     type Param: Shaped + Clone;
 
     /// Takes the matrix of a linear map, `[outputs, inputs]`; `name` as in the checkpoint.
     ///
-    /// A training session learns its parameters, in order, from this and [`Backend::param`].
+    /// A training session learns its parameters, in order, from this, [`Backend::kernel`] and [`Backend::param`].
     fn weight(&self, name: &str, outputs: usize, inputs: usize, values: Vec<f32>) -> Result<Self::Weight, Error>;
+
+    /// Takes the matrix of a convolution over pictures of `channels`, `[outputs, size · size · channels]`, for this window only.
+    fn kernel(
+        &self,
+        name: &str,
+        window: Window,
+        outputs: usize,
+        channels: usize,
+        values: Vec<f32>,
+    ) -> Result<Self::Kernel, Error>;
 
     /// Takes another parameter, `[rows, width]` (vectors are one row).
     fn param(&self, name: &str, rows: usize, width: usize, values: Vec<f32>) -> Result<Self::Param, Error>;

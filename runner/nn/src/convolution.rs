@@ -80,7 +80,7 @@ pub enum Operation<B: Backend> {
     /// A linear map of all values: `activation(w·x + bias + residual)`. Padding is 0.
     Convolution {
         /// `[outputs, size · size · channels]`, inputs ordered row, column, channel: see [`channels_last`].
-        weight: B::Weight,
+        weight: B::Kernel,
         /// `[1, outputs]`.
         bias: B::Param,
         /// Whose result is added, numbered as [`Layer::input`].

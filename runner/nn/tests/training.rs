@@ -60,11 +60,11 @@ impl Golden {
         b: &B,
         channels: usize,
         outputs: usize,
-        size: usize,
+        window: Window,
         residual: Option<usize>,
         activation: Activation,
     ) -> Operation<B> {
-        let weight = self.weight(b, size * size * channels);
+        let weight = b.kernel("kernel", window, outputs, channels, self.values()).unwrap();
         Operation::Convolution { weight, bias: self.param(b, outputs), residual, activation }
     }
 
@@ -99,33 +99,30 @@ fn layer<B: Backend>(input: usize, window: Window, operation: Operation<B>) -> L
 fn tokenizer<B: Backend>(golden: &Golden, b: &B, copies: usize) -> (B::Tensor, Vec<u32>) {
     golden.used.set(0);
     let (three, pixel, none) = (Window::new(3, 1, 1), Window::PIXEL, Activation::None);
-    let first = golden.convolution(b, 3, 8, 3, None, none);
+    let half = Window { size: 3, stride: 2, before: 0, after: 1 };
+    let first = golden.convolution(b, 3, 8, three, None, none);
     let norm = golden.group_norm(b, 4);
-    let second = golden.convolution(b, 8, 8, 3, None, none);
+    let second = golden.convolution(b, 8, 8, three, None, none);
     let encoder = [
         layer(0, three, first),
         layer(1, pixel, norm),
         layer(2, three, second),
         layer(3, pixel, golden.group_norm(b, 2)),
-        layer(4, three, golden.convolution(b, 8, 8, 3, Some(1), none)),
-        layer(
-            5,
-            Window { size: 3, stride: 2, before: 0, after: 1 },
-            golden.convolution(b, 8, 8, 3, None, Activation::Relu),
-        ),
+        layer(4, three, golden.convolution(b, 8, 8, three, Some(1), none)),
+        layer(5, half, golden.convolution(b, 8, 8, half, None, Activation::Relu)),
         layer(6, Window::new(2, 2, 0), Operation::MaxPool),
-        layer(7, pixel, golden.convolution(b, 8, 6, 1, None, none)),
+        layer(7, pixel, golden.convolution(b, 8, 6, pixel, None, none)),
     ];
     let codebook = golden.param(b, 6);
     let mut decoder = vec![
-        layer(0, three, golden.convolution(b, 6, 8, 3, None, Activation::Relu)),
+        layer(0, three, golden.convolution(b, 6, 8, three, None, Activation::Relu)),
         layer(1, Window::new(2, 2, 0), Operation::Upsample),
-        layer(2, three, golden.convolution(b, 8, 8, 3, None, Activation::Gelu)),
+        layer(2, three, golden.convolution(b, 8, 8, three, None, Activation::Gelu)),
     ];
     let weight = golden.weight(b, 8);
     let transposed = Operation::Transposed { weight, bias: golden.param(b, 4), activation: Activation::Silu };
     decoder.push(layer(3, Window::new(4, 2, 1), transposed));
-    decoder.push(layer(4, three, golden.convolution(b, 4, 3, 3, None, none)));
+    decoder.push(layer(4, three, golden.convolution(b, 4, 3, three, None, none)));
     let pixels = numbers(&golden.file["pixels"]).repeat(copies);
     let x = b.tensor(pixels.len() / 3, 3, pixels.clone()).unwrap();
     let z = b.convolutions(&x, Size { height: 8, width: 8, channels: 3 }, &encoder).unwrap();

@@ -14,7 +14,7 @@ pub use session::{ParameterInfo, Recorded, Session, Step};
 pub use stock::Stock;
 
 use crate::{
-    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Patches, Quantized, Size,
+    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Patches, Quantized, Size, Window,
     backend::Shaped, error::check, gpu, shapes,
 };
 
@@ -103,10 +103,22 @@ pub(crate) fn failed<E: Display + 'static>(error: E) -> Error {
 impl<O: Operations, R: Record<O>> Backend for Dfdx<O, R> {
     type Tensor = O::Tensor;
     type Weight = Parameter<O>;
+    type Kernel = Parameter<O>;
     type Param = Parameter<O>;
 
     fn weight(&self, name: &str, outputs: usize, inputs: usize, values: Vec<f32>) -> Result<Parameter<O>, Error> {
         self.param(name, outputs, inputs, values)
+    }
+
+    fn kernel(
+        &self,
+        name: &str,
+        window: Window,
+        outputs: usize,
+        channels: usize,
+        values: Vec<f32>,
+    ) -> Result<Parameter<O>, Error> {
+        self.param(name, outputs, window.size * window.size * channels, values)
     }
 
     fn param(&self, name: &str, rows: usize, width: usize, values: Vec<f32>) -> Result<Parameter<O>, Error> {

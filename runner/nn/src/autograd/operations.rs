@@ -166,7 +166,7 @@ pub trait Operations: Sized + 'static {
     ) -> Result<Self::Tensor, Error>
     where
         T: Tape<f32, Self::Device>,
-        B: Backend<Weight = Parameter<Self>, Param = Parameter<Self>>,
+        B: Backend<Weight = Parameter<Self>, Kernel = Parameter<Self>, Param = Parameter<Self>>,
     {
         Err(Error::Unsupported { operation: "convolution" })
     }

@@ -9,9 +9,9 @@ mod stack;
 use std::{ops::Deref, sync::Arc};
 
 use crate::{
-    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Linear, Patches, Shaped, Size,
+    Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Linear, Patches, Shaped, Size, Window,
     error::check,
-    kernels::{self, Added, Finish, Left, Packed, Pieces},
+    kernels::{self, Added, Finish, Left, Packed, Pieces, Winograd},
     pool::{Buffer, Workers},
     shapes,
 };
@@ -39,6 +39,17 @@ struct Matrix {
 /// The matrix of a linear map of [`Fused`]; clones share it.
 #[derive(Clone)]
 pub struct PackedWeight(Arc<Packed>);
+
+/// The matrix of a convolution of [`Fused`]; clones share it.
+#[derive(Clone)]
+pub struct PackedKernel(Arc<Kernel>);
+
+enum Kernel {
+    /// Of what a window covers, as of any linear map.
+    Direct(Packed),
+    /// Of the points of tiles.
+    Winograd(Winograd),
+}
 
 /// A parameter of [`Fused`] that is read as it is; clones share its values.
 #[derive(Clone)]
@@ -100,6 +111,15 @@ impl Shaped for PackedWeight {
     }
 }
 
+impl Shaped for PackedKernel {
+    fn shape(&self) -> (usize, usize) {
+        match &*self.0 {
+            Kernel::Direct(packed) => packed.shape(),
+            Kernel::Winograd(winograd) => winograd.shape(),
+        }
+    }
+}
+
 impl Shaped for PlainParam {
     fn shape(&self) -> (usize, usize) {
         (self.rows, self.width)
@@ -128,6 +148,7 @@ fn bias(bias: Option<&PlainParam>) -> &[f32] {
 impl Backend for Fused {
     type Tensor = Values;
     type Weight = PackedWeight;
+    type Kernel = PackedKernel;
     type Param = PlainParam;
 
     fn weight(&self, name: &str, outputs: usize, inputs: usize, values: Vec<f32>) -> Result<PackedWeight, Error> {
@@ -137,6 +158,26 @@ impl Backend for Fused {
         }
         check_parameter(name, outputs, inputs, values.len())?;
         Ok(PackedWeight(Arc::new(self.workers.run(|| Packed::new(isa, outputs, inputs, &values)))))
+    }
+
+    fn kernel(
+        &self,
+        name: &str,
+        window: Window,
+        outputs: usize,
+        channels: usize,
+        values: Vec<f32>,
+    ) -> Result<PackedKernel, Error> {
+        let (isa, inputs) = (self.workers.isa(), window.size * window.size * channels);
+        if self.outline {
+            return Ok(PackedKernel(Arc::new(Kernel::Direct(Packed::outline(isa, outputs, inputs)))));
+        }
+        check_parameter(name, outputs, inputs, values.len())?;
+        let kernel = self.workers.run(|| match Winograd::suits(window, channels, outputs) {
+            true => Kernel::Winograd(Winograd::new(isa, outputs, channels, &values)),
+            false => Kernel::Direct(Packed::new(isa, outputs, inputs, &values)),
+        });
+        Ok(PackedKernel(Arc::new(kernel)))
     }
 
     fn param(&self, name: &str, rows: usize, width: usize, values: Vec<f32>) -> Result<PlainParam, Error> {

@@ -53,6 +53,7 @@ mod simd;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod winograd;
 
 pub(crate) use activation::{activate, activate_backward, add, add_columns, add_to_rows, multiply};
 pub(crate) use adamw::{Adam, adamw};
@@ -69,3 +70,4 @@ pub(crate) use losses::{add_scaled, cross_entropy, nearest, row_squares, scale, 
 pub(crate) use norm::{l2_normalize, l2_normalize_backward, layer_norm, layer_norm_backward};
 pub(crate) use packed::{Added, Finish, Left, Packed, Pieces, linear, linear_spread};
 pub(crate) use product::{View, product, product_spread};
+pub(crate) use winograd::{Tiles, Winograd, winograd};

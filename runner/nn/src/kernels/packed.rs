@@ -283,14 +283,17 @@ fn tiles(left: Left<'_>, weight: &Packed, finish: Finish<'_>, part: Part, out: T
     let tiles = count.div_ceil(most);
     let (_, length) = left.pieces(weight.inputs);
     let mut sums = Sums([0.0; MOST_ROWS * MOST_PANEL]);
-    for number in part.panels {
-        let values = &weight.values()[number * panel * weight.inputs..][..panel * weight.inputs];
+    for number in part.panels.clone() {
+        let size = panel * weight.inputs;
+        let values = &weight.values()[number * size..][..size];
+        let next = weight.values()[(number + 1).min(part.panels.end - 1) * size..].as_ptr();
         let first = number * panel;
         let columns = panel.min(weight.outputs - first);
         for tile in 0..tiles {
             let row = part.rows.start + count * tile / tiles;
             let rows = part.rows.start + count * (tile + 1) / tiles - row;
-            let tile = Tile { left, length, values, row };
+            let ahead = Ahead { place: next.wrapping_add(size * tile / tiles), step: panel.div_ceil(tiles) };
+            let tile = Tile { left, length, values, row, ahead };
             let sums = &mut sums.0[..rows * panel];
             match rows {
                 1 => tile1(isa, tile, sums),
@@ -321,6 +324,16 @@ struct Tile<'a> {
     /// The panel.
     values: &'a [f32],
     row: usize,
+    ahead: Ahead,
+}
+
+/// What is brought into the cache while a tile is computed: its share of the next panel, so that with few rows, where each
+/// panel is used but a few times, the memory works while the sums do.
+#[derive(Clone, Copy)]
+struct Ahead {
+    place: *const f32,
+    /// Values for each input.
+    step: usize,
 }
 
 // A function of its own for each number of rows: together in one, the compiler keeps the sums in memory.
@@ -336,7 +349,7 @@ kernel! { fn tile8(tile: Tile<'_>, sums: &mut [f32]) = tile_body::<_, 8>; }
 /// The products of `M` rows from `row` on with a panel; operands were [`checked`].
 #[inline(always)]
 fn tile_body<S: Simd, const M: usize>(s: S, tile: Tile<'_>, out: &mut [f32]) {
-    let Tile { left, length, values, row } = tile;
+    let Tile { left, length, values, row, mut ahead } = tile;
     let mut sums = [[s.splat(0.0); 2]; M];
     let mut rows = [values.as_ptr(); M];
     match left {
@@ -345,7 +358,7 @@ fn tile_body<S: Simd, const M: usize>(s: S, tile: Tile<'_>, out: &mut [f32]) {
                 *start = left[(row + i) * length..][..length].as_ptr();
             }
             // SAFETY: each row has `length` values.
-            unsafe { piece(s, rows, length, values, &mut sums) };
+            unsafe { piece(s, rows, length, values, &mut ahead, &mut sums) };
         }
         Left::Pieces(pieces) => {
             let mut own = [(values.as_ptr(), 0); M];
@@ -360,7 +373,7 @@ fn tile_body<S: Simd, const M: usize>(s: S, tile: Tile<'_>, out: &mut [f32]) {
                     };
                 }
                 // SAFETY: each piece has `length` values.
-                unsafe { piece(s, rows, length, &values[number * length * 2 * S::LANES..], &mut sums) };
+                unsafe { piece(s, rows, length, &values[number * length * 2 * S::LANES..], &mut ahead, &mut sums) };
             }
         }
     }
@@ -380,12 +393,16 @@ unsafe fn piece<S: Simd, const M: usize>(
     rows: [*const f32; M],
     length: usize,
     panel: &[f32],
+    ahead: &mut Ahead,
     sums: &mut [[S::V; 2]; M],
 ) {
     let panel = &panel[..length * 2 * S::LANES];
+    let Ahead { mut place, step } = *ahead;
     let mut sum = *sums;
     for (p, right) in panel.chunks_exact(2 * S::LANES).enumerate() {
         let right = [s.load(right), s.load(&right[S::LANES..])];
+        s.prefetch(place);
+        place = place.wrapping_add(step);
         for (sum, row) in sum.iter_mut().zip(rows) {
             // SAFETY: p < length.
             let left = s.splat(unsafe { *row.add(p) });
@@ -394,6 +411,7 @@ unsafe fn piece<S: Simd, const M: usize>(
         }
     }
     *sums = sum;
+    ahead.place = place;
 }
 
 /// Where a tile stands in the result.

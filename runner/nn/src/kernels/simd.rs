@@ -41,6 +41,10 @@ pub(crate) trait Simd: Copy {
     /// The largest lane.
     fn largest(self, a: Self::V) -> f32;
 
+    /// Asks for the cache line of a place that is read soon, to be brought into the second cache. Any place will do.
+    #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
+
     /// The vector that starts at `x[i]`, filled up with `fill` beyond the end of `x`.
     #[inline(always)]
     fn at(self, x: &[f32], i: usize, fill: f32) -> Self::V {
@@ -182,6 +186,11 @@ macro_rules! x86 {
                 let out = &mut out[..$lanes];
                 // SAFETY: `self` proves that the machine has the instruction; the slice has as many values.
                 unsafe { $store(out.as_mut_ptr(), v) }
+            }
+            #[inline(always)]
+            fn prefetch(self, place: *const f32) {
+                // SAFETY: `self` proves that the machine has the instruction, which does not fail on any address.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) }
             }
             $($rest)*
         }

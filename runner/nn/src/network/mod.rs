@@ -51,7 +51,7 @@ pub(crate) type Pair<'a> = [&'a [f32]; 2];
 
 impl Plan {
     /// The plan of layer `i` and its parameters; `sizes` as [`sizes`](crate::convolution::sizes) gives them.
-    pub(crate) fn new<'a, B: Backend<Weight = P, Param = P>, P>(
+    pub(crate) fn new<'a, B: Backend<Weight = P, Kernel = P, Param = P>, P>(
         i: usize,
         layer: &'a Layer<B>,
         sizes: &[Size],

@@ -36,7 +36,7 @@ impl Cpu {
     ) -> Result<Activations, Error>
     where
         T: Tape<f32, Device>,
-        B: Backend<Weight = Parameter<Self>, Param = Parameter<Self>>,
+        B: Backend<Weight = Parameter<Self>, Kernel = Parameter<Self>, Param = Parameter<Self>>,
     {
         let Some(to) = sizes.last().filter(|_| !layers.is_empty()) else { return Ok(x.clone()) };
         let workers = self.workers.clone();

@@ -395,7 +395,7 @@ impl Operations for Cpu {
     ) -> Result<Activations, Error>
     where
         T: Tape<f32, Device>,
-        B: Backend<Weight = Parameter<Self>, Param = Parameter<Self>>,
+        B: Backend<Weight = Parameter<Self>, Kernel = Parameter<Self>, Param = Parameter<Self>>,
     {
         self.network(tape, x, layers, sizes)
     }
