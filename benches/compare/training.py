@@ -1,17 +1,22 @@
-"""Training steps of PyTorch and `runner` side by side, in one run: `python benches/compare/training.py [ROUNDS]`.
+#!/usr/bin/env python3
+"""Training steps of `runner` and PyTorch side by side, in one run.
+
+    python benches/compare/training.py [--rounds 7] [--isa avx2] [--compile] [MODEL…]
 
 Three models: `clip` (builtin:mini-clip, batch 256), `prior` (an autoregressive transformer over 7 × 7 codes, batch 64) and
 `tokenizer` (a VQ-VAE on 28 × 28 pictures, batch 128). A step is forward, loss, backward, shortening of the gradient and
-AdamW's update, on 2 threads. Each round measures every engine once; printed are medians of the rounds and the ratios to
-the best of PyTorch.
+AdamW's update, in f32 on 2 threads. Each engine is a process of its own; each round measures every engine once, for as many steps as
+take the slowest half a second. Printed are milliseconds a step and how many times as fast `runner` is: the median of the rounds
+and, in brackets, the least and the most.
 
-PyTorch runs as well as it does on a CPU: fused AdamW, scaled_dot_product_attention, channels last for the tokenizer,
-eager and, with `--compile`, through torch.compile.
+PyTorch runs as well as it does on a CPU: fused AdamW, scaled_dot_product_attention, channels last for the tokenizer; eager and,
+with `--compile`, through torch.compile as well (needs a C++ compiler; a model that it cannot compile is left out).
 
-`python benches/compare/training.py serve` is PyTorch alone as a process of its own that answers lines on stdin, as
-runner/nn/benches/step.rs does: `step MODEL REPEATS` with the seconds of that many steps.
+`training.py serve` is PyTorch alone, as a process that answers lines on stdin, as runner/nn/benches/step.rs does: `step MODEL
+REPEATS` with the seconds of that many steps.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -23,8 +28,6 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 THREADS = 2
 MODELS = ["clip", "prior", "tokenizer"]
-# Steps measured at a time: about half a second.
-REPEATS = {"clip": 8, "prior": 2, "tokenizer": 6}
 
 
 def models(torch):
@@ -139,18 +142,21 @@ def models(torch):
 
 
 def serve(compiled):
+    """Answers lines. A model is made, compiled and warmed up when it is first asked for."""
     import torch
 
     torch.set_num_threads(THREADS)
     torch.set_num_interop_threads(1)
     torch.manual_seed(0)
+    made = models(torch)
     steps = {}
-    for name, make in models(torch).items():
-        model, inputs = make()
+
+    def prepare(name):
+        model, inputs = made[name]()
         run = torch.compile(model) if compiled else model
         optimizer = torch.optim.AdamW(model.parameters(), 1e-4, (0.9, 0.98), 1e-6, 0.1, fused=True)
 
-        def step(model=model, run=run, inputs=inputs, optimizer=optimizer):
+        def step():
             optimizer.zero_grad(set_to_none=True)
             run(*inputs).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
@@ -158,66 +164,126 @@ def serve(compiled):
 
         for _ in range(3):
             step()
-        steps[name] = step
+        return step
+
     print("ready", flush=True)
     for line in sys.stdin:
         _, name, repeats = line.split()
-        start = time.perf_counter()
-        for _ in range(int(repeats)):
-            steps[name]()
-        print(time.perf_counter() - start, flush=True)
+        try:
+            if name not in steps:
+                steps[name] = prepare(name)
+            start = time.perf_counter()
+            for _ in range(int(repeats)):
+                steps[name]()
+            print(time.perf_counter() - start, flush=True)
+        except Exception as error:  # what torch.compile cannot do comes as one of many kinds
+            print(f"error {type(error).__name__}: {error}".replace("\n", " ")[:300], flush=True)
 
 
 class Engine:
     """A process that answers lines."""
 
-    def __init__(self, name, command):
+    def __init__(self, name, command, isa):
         self.name = name
-        environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
+        threads = str(THREADS)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
+        if isa == "avx2":
+            environment.update(
+                RUNNER_ISA="avx2", ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2", MKL_ENABLE_INSTRUCTIONS="AVX2")  # fmt: skip
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
-        self.answer()
+        if self.answer() != "ready":
+            sys.exit(f"error: {name} did not start")
 
     def answer(self):
         answer = self.process.stdout.readline().strip()
         if not answer:
-            sys.exit(f"{self.name} ended early")
+            sys.exit(f"error: {self.name} ended early")
         return answer
 
     def seconds(self, model, repeats):
+        """Seconds of a step, or none if the engine cannot do it."""
         print(f"step {model} {repeats}", file=self.process.stdin, flush=True)
-        return float(self.answer()) / repeats
+        answer = self.answer()
+        if answer.startswith("error"):
+            print(f"{self.name}, {model}: {answer}", file=sys.stderr)
+            return None
+        return float(answer) / repeats
+
+    def close(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 def program():
     """Builds our side and says where it is."""
-    build = ["cargo", "build", "--release", "--workspace", "--bench", "step", "--message-format", "json"]
+    build = ["cargo", "build", "--quiet", "--release", "--workspace", "--bench", "step", "--message-format", "json"]
     lines = subprocess.run(build, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-    found = [json.loads(line) for line in lines]
+    found = [json.loads(line) for line in lines if line.startswith("{")]
     return next(line["executable"] for line in found if line.get("executable") and line["target"]["name"] == "step")
 
 
-def main(rounds, compiled):
-    engines = [Engine("runner", [program(), "serve"]), Engine("PyTorch", [sys.executable, __file__, "serve"])]
-    if compiled:
-        engines.append(Engine("PyTorch compiled", [sys.executable, __file__, "serve", "--compile"]))
-    times = {(model, engine.name): [] for model in MODELS for engine in engines}
+def spread(values, digits):
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def measure(model, engines, rounds, seconds):
+    """Prints a model's row; times are compared within their round."""
+    once = {engine: engine.seconds(model, 1) for engine in engines}
+    able = [engine for engine in engines if once[engine]]
+    if engines[0] not in able:
+        sys.exit(f"error: {engines[0].name} cannot train {model}")
+    once = {engine: engine.seconds(model, 2) for engine in able}
+    repeats = max(1, round(seconds / max(once.values())))
+    times = {engine: [] for engine in able}
     for _ in range(rounds):
+        for engine in able:
+            times[engine].append(engine.seconds(model, repeats))
+    cells = [spread([1e3 * time for time in times[engine]], 1) if engine in able else "" for engine in engines]
+    for engine in engines[1:]:
+        ratios = [theirs / ours for ours, theirs in zip(times[engines[0]], times[engine])] if engine in able else []
+        cells.append(f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "")
+    print(f"| {model} | " + " | ".join(cells) + " |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="of " + ", ".join(MODELS) + "; all by default")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of the slowest engine in a round")
+    parser.add_argument("--isa", choices=["best", "avx2"], default="best", help="avx2 switches AVX-512 off, but not in the matrix products of runner's training")
+    parser.add_argument("--compile", action="store_true", help="PyTorch through torch.compile as well")
+    parser.add_argument("--program", help="the built benchmark `step`, instead of building it")
+    arguments = parser.parse_args()
+    if unknown := [model for model in arguments.models if model not in MODELS]:
+        parser.error(f"no model {', '.join(unknown)}; there are {', '.join(MODELS)}")
+    commands = {
+        "runner": [arguments.program or program(), "serve"],
+        "PyTorch": [sys.executable, __file__, "serve"],
+    }
+    if arguments.compile:
+        commands["PyTorch compiled"] = [sys.executable, __file__, "serve", "--compile"]
+    engines = [Engine(name, command, arguments.isa) for name, command in commands.items()]
+    try:
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        load = os.getloadavg()[0]
+        print(f"isa {arguments.isa}, runner {commit}, {arguments.rounds} rounds, {THREADS} threads, load {load:.2f}; ms a step\n")
+        names = list(commands)
+        print("| step | " + " | ".join(names + [f"× {name}" for name in names[1:]]) + " |")
+        print("| --- |" + " --- |" * (2 * len(names) - 1), flush=True)
         for model in MODELS:
-            for engine in engines:
-                times[model, engine.name].append(engine.seconds(model, REPEATS[model]))
-    print("| step | " + " | ".join(f"{engine.name}, ms" for engine in engines) + " | ratio |")
-    print("| --- |" + " --- |" * (len(engines) + 1))
-    for model in MODELS:
-        ours, *theirs = [statistics.median(times[model, engine.name]) for engine in engines]
-        cells = " | ".join(f"{1e3 * time:.1f}" for time in [ours, *theirs])
-        print(f"| {model} | {cells} | {min(theirs) / ours:.2f} |")
+            if not arguments.models or model in arguments.models:
+                measure(model, engines, arguments.rounds, arguments.seconds)
+    finally:
+        for engine in engines:
+            engine.close()
 
 
 if __name__ == "__main__":
-    arguments = [argument for argument in sys.argv[1:] if argument != "--compile"]
-    compiled = "--compile" in sys.argv
-    if arguments[:1] == ["serve"]:
-        serve(compiled)
+    if sys.argv[1:2] == ["serve"]:
+        serve("--compile" in sys.argv)
     else:
-        main(int(arguments[0]) if arguments else 7, compiled)
+        main()
