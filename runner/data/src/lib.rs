@@ -7,7 +7,6 @@ mod error;
 pub mod fetch;
 mod preprocess;
 mod resize;
-mod resize16;
 mod text;
 pub mod write;
 

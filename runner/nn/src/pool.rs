@@ -67,7 +67,7 @@ impl Workers {
     }
 
     /// Runs `work` where `rayon`'s parallel iterators use these threads.
-    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.0.pool.install(work)
     }
 

@@ -14,7 +14,8 @@ use serde_json::Value;
 use crate::{
     Binding, Defined, Definition, Services,
     definition::{input, output},
-    encode::{Pixels, choose, downcast},
+    encode::{choose, downcast},
+    pixels::{Buffers, Pixels},
     score::{LABELS, NAMES},
     vectors::{best, softmax},
 };
@@ -72,7 +73,7 @@ impl Definition for Classify {
             return;
         }
         match choose(settings.column.as_deref(), schema, model) {
-            Ok((column, _)) => binding.reads("rows", Need::pixels(column)),
+            Ok((column, _)) => binding.reads("rows", Need::column(column)),
             Err(problem) => binding.problem(problem),
         }
         let columns = [
@@ -91,13 +92,14 @@ impl Definition for Classify {
         let (column, _) =
             choose(settings.column.as_deref(), schema, model).map_err(|problem| StageError::new(problem.message))?;
         let hub = self.hub.clone();
-        Ok(Stage::Stream(Box::new(Classes { hub, column })))
+        Ok(Stage::Stream(Box::new(Classes { hub, column, inputs: Buffers::default() })))
     }
 }
 
 struct Classes {
     hub: Arc<Hub>,
     column: String,
+    inputs: Buffers,
 }
 
 impl Classes {
@@ -109,7 +111,8 @@ impl Classes {
 impl Stream for Classes {
     fn prepare(&self, context: &Context, inputs: &Inputs) -> Result<Prepared, StageError> {
         let model = self.load(context)?;
-        Ok(Box::new(Pixels::new(model.preprocess(), crate::port(inputs, "rows")?, &self.column)?))
+        let rows = crate::port(inputs, "rows")?;
+        Ok(Box::new(self.inputs.fill(model.preprocess(), rows, &self.column, context.threads)?))
     }
 
     fn apply(
@@ -123,6 +126,7 @@ impl Stream for Classes {
         let classifier = model.classifier().map_err(crate::stage_error)?;
         let names = classifier.classes();
         let scores = classifier.logits(&values, n, context.threads).map_err(crate::stage_error)?;
+        self.inputs.put_back(values);
         let (mut predictions, mut classes, mut confidence) = (Vec::new(), Vec::new(), Vec::new());
         for row in scores.chunks_exact(names.len().max(1)) {
             let class = best(row).ok_or_else(|| StageError::new("the model has no classes"))?;

@@ -6,7 +6,6 @@ use runner_contract::{
     Batch, Column, ColumnData, ColumnType, Context, Digest, Input, Inputs, KindInfo, Modality, ModelInfo, Need,
     PortKind, Prepared, Problem, Produced, Schema, Shape, Stage, StageError, Stream,
 };
-use runner_data::Preprocess;
 use runner_models::{Clip, Hub, Loaded};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use serde_json::Value;
 use crate::{
     Binding, Defined, Definition, LOGIT_SCALE, Services,
     definition::{input, output},
+    pixels::{Buffers, Pixels},
 };
 
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
@@ -63,8 +63,7 @@ impl Definition for Encode {
         let (schema, model) = (binding.schema("rows"), binding.model("model"));
         let (Some(schema), Some(model)) = (schema, model) else { return };
         match choose(settings.column.as_deref(), schema, model) {
-            Ok((column, Modality::Image)) => binding.reads("rows", Need::pixels(column)),
-            Ok((column, Modality::Text)) => binding.reads("rows", Need::column(column)),
+            Ok((column, _)) => binding.reads("rows", Need::column(column)),
             Err(problem) => binding.problem(problem),
         }
         match model.dim {
@@ -84,7 +83,7 @@ impl Definition for Encode {
             choose(settings.column.as_deref(), schema, model).map_err(|problem| StageError::new(problem.message))?;
         let encoder = Encoder { hub: self.hub.clone(), column, truncate: settings.truncate };
         Ok(Stage::Stream(match modality {
-            Modality::Image => Box::new(Images(encoder)),
+            Modality::Image => Box::new(Images { encoder, inputs: Buffers::default() }),
             Modality::Text => Box::new(Texts(encoder)),
         }))
     }
@@ -163,43 +162,16 @@ impl Encoder {
     }
 }
 
-struct Images(Encoder);
-
-/// Preprocessed pictures.
-pub(crate) struct Pixels {
-    /// `[n, 3, height, width]`
-    pub(crate) values: Vec<f32>,
-    /// Which rows they are, and those that could not be used.
-    pub(crate) output: Produced,
-    pub(crate) n: usize,
-}
-
-impl Pixels {
-    /// Makes a model's input of a column's pictures; those that cannot be read are bad rows.
-    pub(crate) fn new(preprocess: &Preprocess, rows: &Batch, column: &str) -> Result<Self, StageError> {
-        let (height, width) = preprocess.size();
-        let size = 3 * height * width;
-        let images = rows.images(column)?;
-        let mut values = vec![0.0; images.len() * size];
-        let (mut take, mut output) = (Vec::with_capacity(images.len()), Produced::default());
-        for (row, image) in (0u32..).zip(&images) {
-            let place = &mut values[take.len() * size..][..size];
-            match preprocess.apply_into(*image, place) {
-                Ok(()) => take.push(row),
-                Err(error) => output.bad.push((rows.ids()?.value(row as usize).to_owned(), error.to_string())),
-            }
-        }
-        let n = take.len();
-        values.truncate(n * size);
-        output.take = (n < images.len()).then_some(take);
-        Ok(Self { values, output, n })
-    }
+struct Images {
+    encoder: Encoder,
+    inputs: Buffers,
 }
 
 impl Stream for Images {
     fn prepare(&self, context: &Context, inputs: &Inputs) -> Result<Prepared, StageError> {
-        let (model, _) = self.0.load(context)?;
-        Ok(Box::new(Pixels::new(model.preprocess(), crate::port(inputs, "rows")?, &self.0.column)?))
+        let (model, _) = self.encoder.load(context)?;
+        let rows = crate::port(inputs, "rows")?;
+        Ok(Box::new(self.inputs.fill(model.preprocess(), rows, &self.encoder.column, context.threads)?))
     }
 
     fn apply(
@@ -209,8 +181,9 @@ impl Stream for Images {
         prepared: Prepared,
     ) -> Result<BTreeMap<String, Produced>, StageError> {
         let Pixels { values, output, n } = *downcast::<Pixels>(prepared)?;
-        let (model, space) = self.0.load(context)?;
+        let (model, space) = self.encoder.load(context)?;
         let embeddings = model.encode_images(&values, n, context.threads).map_err(crate::stage_error)?;
+        self.inputs.put_back(values);
         Encoder::produced(&model, space, embeddings, output)
     }
 }

@@ -10,6 +10,7 @@ mod codec;
 mod compare;
 mod definition;
 mod pictures;
+mod pixels;
 mod surroundings;
 #[cfg(test)]
 mod testing;

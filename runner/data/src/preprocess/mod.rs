@@ -9,19 +9,20 @@
 
 mod config;
 mod open_clip;
+mod size;
 
 use std::path::Path;
 
 use runner_contract::ImageRef;
 
 pub use open_clip::{PreprocessCfg, ResizeMode};
+pub use size::Size;
 
 use crate::{
     DataError, Limits, Pixels,
     decode::{Kind, Picture, open},
     error::read_text,
-    resize::{Arithmetic, Filter, Raster, Window, resize},
-    resize16::resize16,
+    resize::{Arithmetic, Filter, Raster, Window, resize, resize16},
 };
 
 /// OpenAI CLIP's channel means, of values in 0..1.
@@ -32,53 +33,6 @@ pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 
 /// Channel means and standard deviations of torchvision's ImageNet classifiers.
 const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-
-/// To which size pictures are resized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
-    /// The short side; the long one follows, rounded down.
-    ShortestEdge(usize),
-    /// Both sides, whatever the picture's shape.
-    Exact {
-        /// Rows.
-        height: usize,
-        /// Columns.
-        width: usize,
-    },
-    /// As small as covers these, keeping the shape; sides are rounded, halves to even.
-    Cover {
-        /// Rows.
-        height: usize,
-        /// Columns.
-        width: usize,
-    },
-    /// As large as fits in these, keeping the shape; sides are rounded, halves to even.
-    Contain {
-        /// Rows.
-        height: usize,
-        /// Columns.
-        width: usize,
-    },
-}
-
-impl Size {
-    /// The size of a picture of `height` × `width` after the resize.
-    fn of(self, height: usize, width: usize) -> (usize, usize) {
-        let scaled = |to: (usize, usize), choose: fn(f64, f64) -> f64| {
-            let ratio = choose(height as f64 / to.0 as f64, width as f64 / to.1 as f64);
-            let side = |side: usize| (side as f64 / ratio).round_ties_even() as usize;
-            (side(height), side(width))
-        };
-        match self {
-            Self::Exact { height, width } => (height, width),
-            // Python divides integers to the nearest double, as this does below 2⁵³.
-            Self::ShortestEdge(edge) if width <= height => (((edge * height) as f64 / width as f64) as usize, edge),
-            Self::ShortestEdge(edge) => (edge, ((edge * width) as f64 / height as f64) as usize),
-            Self::Cover { height, width } => scaled((height, width), f64::min),
-            Self::Contain { height, width } => scaled((height, width), f64::max),
-        }
-    }
-}
 
 /// Whose code is followed, with its weights, roundings and borders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,8 +313,9 @@ impl Preprocess {
             let lines = plane.chunks_exact_mut(width).skip(plan.above);
             for (line, row) in lines.zip(pixels.chunks_exact(plan.window.width * channels)) {
                 let line = &mut line[plan.before..plan.before + plan.window.width];
-                for (value, pixel) in line.iter_mut().zip(row.chunks_exact(channels)) {
-                    *value = values[usize::from(pixel[offset])];
+                match channels {
+                    1 => look_up::<1>(row, offset, values, line),
+                    _ => look_up::<3>(row, offset, values, line),
                 }
             }
         }
@@ -417,5 +372,13 @@ impl Preprocess {
             }
         }
         values
+    }
+}
+
+/// The values of one channel of a row of pixels.
+fn look_up<const C: usize>(row: &[u8], channel: usize, values: &[f32; 256], line: &mut [f32]) {
+    let (pixels, _) = row.as_chunks::<C>();
+    for (value, pixel) in line.iter_mut().zip(pixels) {
+        *value = values[usize::from(pixel[channel])];
     }
 }

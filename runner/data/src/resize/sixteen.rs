@@ -1,8 +1,12 @@
 //! Resampling of 16-bit grey as Pillow does it (mode `I;16`): double precision, rounded after each pass.
 
-use crate::resize::{Arithmetic, Filter, Window, exact_weights, vertical_first};
+use super::{
+    Arithmetic, Window,
+    filter::{Filter, exact_weights},
+    vertical_first,
+};
 
-/// The `window` of little-endian samples, resized from `from` to `to` rows and columns, as [`crate::resize::resize`] does.
+/// The `window` of little-endian samples, resized from `from` to `to` rows and columns, as [`super::resize`] does.
 pub(crate) fn resize16(
     data: &[u8],
     from: (usize, usize),
