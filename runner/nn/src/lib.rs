@@ -10,6 +10,7 @@ mod error;
 mod fused;
 pub mod gpu;
 mod isa;
+mod kernel;
 mod kernels;
 mod network;
 pub mod optim;

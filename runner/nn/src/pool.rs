@@ -58,6 +58,17 @@ impl Workers {
         self.0.pool.current_num_threads()
     }
 
+    /// How many rows and panels of a product one thread computes at a time: some parts for each thread, by rows as long as
+    /// these are many, since each part reads all weights of its panels.
+    pub(crate) fn parts(&self, rows: usize, panels: usize) -> (usize, usize) {
+        let parts = 4 * self.threads();
+        if rows >= 96 * parts {
+            return (rows.div_ceil(rows.div_ceil(512).next_multiple_of(parts)), panels);
+        }
+        let along = (rows / 96).clamp(1, parts);
+        (rows.div_ceil(along), panels.div_ceil(parts.div_ceil(along)))
+    }
+
     /// Runs `work` on chunks of `values`, `len` each, with their number.
     pub(crate) fn chunks(&self, values: &mut [f32], len: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
         if values.len() <= len {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::{
     Activation, Isa,
-    kernels::{self, Heads, View, product},
+    kernels::{self, Added, Finish, Heads, Left, Packed, Pairing, Side, Source},
     pool::{Buffer, Workers},
 };
 
@@ -22,8 +22,6 @@ const SHARDS: usize = 8;
 const GROUPS: usize = 8;
 /// Rows for which a group pays: it costs a copy of all parameters.
 const GROUP_ROWS: usize = 1024;
-/// Outputs of a linear map that one thread computes at a time when a single shard is spread over threads.
-const SPREAD: usize = 256;
 /// Parameter gradients that one thread adds up at a time.
 const SUM: usize = 1 << 14;
 
@@ -51,6 +49,30 @@ pub(crate) struct BlockSlices<'a> {
     pub(crate) eps1: f32,
     /// The second layer norm's epsilon.
     pub(crate) eps2: f32,
+}
+
+/// The maps of a block, arranged for products: qkv, out, up, down.
+type Maps = [Packed<Buffer>; 4];
+
+/// Arranges the weights of all blocks, for the way there or for the way back. They change from step to step.
+fn arranged(workers: &Workers, blocks: &[BlockSlices<'_>], source: fn(&[f32], [usize; 2]) -> Source<'_>) -> Vec<Maps> {
+    let block = |block: &BlockSlices<'_>| {
+        let [gain, _, qkv, _, out, _, _, _, up, _, down, _] = block.parts;
+        let (width, hidden) = (gain.len(), up.len() / gain.len().max(1));
+        let map = |weight, shape| Packed::borrowed(workers, source(weight, shape));
+        [map(qkv, [3 * width, width]), map(out, [width, width]), map(up, [hidden, width]), map(down, [width, hidden])]
+    };
+    workers.run(|| blocks.par_iter().map(block).collect())
+}
+
+/// A weight of this shape for the way there.
+fn there(weight: &[f32], [_, inputs]: [usize; 2]) -> Source<'_> {
+    Source::rows(weight, inputs)
+}
+
+/// And for the way back.
+fn back(weight: &[f32], [_, inputs]: [usize; 2]) -> Source<'_> {
+    Source::columns(weight, inputs)
 }
 
 impl Stack {
@@ -88,10 +110,11 @@ pub(crate) fn forward(
     out: &mut [f32],
     keep: bool,
 ) -> Option<Buffer> {
-    let (isa, width) = (workers.isa(), stack.width());
+    let width = stack.width();
     let rows = x.len() / width;
     let shard = stack.shard(rows);
     let shards = x.par_chunks(shard * width).zip(out.par_chunks_mut(shard * width));
+    let maps = arranged(workers, blocks, there);
     if keep {
         let mut kept = workers.buffer(rows * blocks.len() * stack.kept());
         let shards = shards.zip(kept.par_chunks_mut(shard * blocks.len() * stack.kept()));
@@ -100,8 +123,9 @@ pub(crate) fn forward(
                 let mut scratch = workers.buffer(stack.scratch(shard));
                 let rows = x.len() / width;
                 out.copy_from_slice(x);
-                for (block, kept) in blocks.iter().zip(kept.chunks_exact_mut(rows * stack.kept())) {
-                    block_forward(isa, stack, block, out, kept, &mut scratch, false);
+                let blocks = blocks.iter().zip(&maps);
+                for ((block, maps), kept) in blocks.zip(kept.chunks_exact_mut(rows * stack.kept())) {
+                    Pass { workers, stack, block, maps, spread: false }.forward(out, kept, &mut scratch);
                 }
             });
         });
@@ -113,8 +137,8 @@ pub(crate) fn forward(
             let mut scratch = workers.buffer(stack.scratch(shard));
             let mut kept = workers.buffer(x.len() / width * stack.kept());
             out.copy_from_slice(x);
-            for block in blocks {
-                block_forward(isa, stack, block, out, &mut kept, &mut scratch, spread);
+            for (block, maps) in blocks.iter().zip(&maps) {
+                Pass { workers, stack, block, maps, spread }.forward(out, &mut kept, &mut scratch);
             }
         });
     });
@@ -122,61 +146,51 @@ pub(crate) fn forward(
 }
 
 /// One block over one shard.
-fn block_forward(
-    isa: Isa,
+struct Pass<'a> {
+    workers: &'a Workers,
     stack: Stack,
-    block: &BlockSlices<'_>,
-    x: &mut [f32],
-    kept: &mut [f32],
-    scratch: &mut [f32],
+    block: &'a BlockSlices<'a>,
+    maps: &'a Maps,
+    /// On all threads, product by product.
     spread: bool,
-) {
-    let width = stack.width();
-    let rows = x.len() / width;
-    let [
-        gain1,
-        bias1,
-        qkv_weight,
-        qkv_bias,
-        out_weight,
-        out_bias,
-        gain2,
-        bias2,
-        up_weight,
-        up_bias,
-        down_weight,
-        down_bias,
-    ] = block.parts;
-    let [input, qkv, mixed, middle, up] =
-        split(kept, [rows * width, rows * 3 * width, rows * width, rows * width, rows * stack.hidden]);
-    let [normal, stats, active, attention] =
-        split(scratch, [rows * width, rows * 2, rows * stack.hidden, kernels::attention_scratch(stack.heads)]);
-    let linear = |x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]| {
-        linear(isa, x, weight, bias, x.len() / rows, out, spread);
-    };
-    input.copy_from_slice(x);
-    kernels::layer_norm(isa, x, gain1, bias1, block.eps1, normal, stats);
-    linear(normal, qkv_weight, qkv_bias, qkv);
-    kernels::attention(isa, stack.heads, qkv, mixed, attention);
-    linear(mixed, out_weight, out_bias, middle);
-    kernels::add(isa, middle, x);
-    kernels::layer_norm(isa, middle, gain2, bias2, block.eps2, normal, stats);
-    linear(normal, up_weight, up_bias, up);
-    kernels::activate(isa, stack.activation, up, active);
-    linear(active, down_weight, down_bias, x);
-    kernels::add(isa, x, middle);
 }
 
-/// `out = x·Wᵀ + bias`; on all threads with `spread`.
-pub(crate) fn linear(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], inputs: usize, out: &mut [f32], spread: bool) {
-    let (x, weight) = (View::new(x, inputs), View::new(weight, inputs).transposed());
-    if spread {
-        kernels::product_spread(x, weight, out, SPREAD);
-    } else {
-        product(x, weight, out, false);
+impl Pass<'_> {
+    fn forward(&self, x: &mut [f32], kept: &mut [f32], scratch: &mut [f32]) {
+        let (isa, stack, block) = (self.workers.isa(), self.stack, self.block);
+        let width = stack.width();
+        let rows = x.len() / width;
+        let [gain1, bias1, _, qkv_bias, _, out_bias, gain2, bias2, _, up_bias, _, down_bias] = block.parts;
+        let [input, qkv, mixed, middle, up] =
+            split(kept, [rows * width, rows * 3 * width, rows * width, rows * width, rows * stack.hidden]);
+        let [normal, stats, active, attention] =
+            split(scratch, [rows * width, rows * 2, rows * stack.hidden, kernels::attention_scratch(stack.heads)]);
+        let [qkv_map, out_map, up_map, down_map] = self.maps;
+        input.copy_from_slice(x);
+        kernels::layer_norm(isa, x, gain1, bias1, block.eps1, normal, stats);
+        self.linear(normal, qkv_map, qkv_bias, Added::Nothing, qkv);
+        kernels::attention(isa, stack.heads, qkv, mixed, attention);
+        self.linear(mixed, out_map, out_bias, Added::Matrix(x), middle);
+        kernels::layer_norm(isa, middle, gain2, bias2, block.eps2, normal, stats);
+        self.linear(normal, up_map, up_bias, Added::Nothing, up);
+        kernels::activate(isa, stack.activation, up, active);
+        self.linear(active, down_map, down_bias, Added::Matrix(middle), x);
     }
-    if !bias.is_empty() {
-        kernels::add_to_rows(isa, out, bias);
+
+    fn linear(&self, x: &[f32], map: &Packed<Buffer>, bias: &[f32], added: Added<'_>, out: &mut [f32]) {
+        let (left, finish) = (Left::Rows(x), Finish { bias, added, activation: Activation::None });
+        let (rows, panels) = (left.rows(map.shape().1), 0..map.panels());
+        match self.spread {
+            true => {
+                kernels::linear_spread(left, map, panels.clone(), finish, self.workers.parts(rows, panels.end), out)
+            }
+            false => kernels::linear(left, map, panels, finish, out),
+        }
+    }
+
+    /// `out = dy·w`
+    fn product(&self, dy: &[f32], map: &Packed<Buffer>, out: &mut [f32]) {
+        kernels::linear(Left::Rows(dy), map, 0..map.panels(), Finish::NOTHING, out);
     }
 }
 
@@ -190,6 +204,7 @@ pub(crate) fn backward(
     dx: &mut [f32],
 ) -> Buffer {
     let (isa, width) = (workers.isa(), stack.width());
+    let maps = arranged(workers, blocks, back);
     let total: usize = blocks.iter().flat_map(|block| block.parts).map(<[f32]>::len).sum();
     let rows = dx.len() / width;
     let shard = stack.shard(rows);
@@ -205,7 +220,7 @@ pub(crate) fn backward(
                 let mut scratch = workers.buffer(stack.scratch(shard));
                 let shards = dx.chunks_mut(shard * width).zip(kept.chunks_mut(shard * blocks.len() * stack.kept()));
                 for (dx, kept) in shards {
-                    shard_backward(isa, stack, blocks, dx, kept, &mut gradients, &mut scratch);
+                    shard_backward(workers, stack, (blocks, &maps), dx, kept, &mut gradients, &mut scratch);
                 }
                 gradients
             })
@@ -232,9 +247,9 @@ pub(crate) fn add_up(isa: Isa, buffers: &[Buffer], first: usize, sums: &mut [f32
 
 /// All blocks over one shard, last block first.
 fn shard_backward(
-    isa: Isa,
+    workers: &Workers,
     stack: Stack,
-    blocks: &[BlockSlices<'_>],
+    (blocks, maps): (&[BlockSlices<'_>], &[Maps]),
     dx: &mut [f32],
     kept: &mut [f32],
     gradients: &mut [f32],
@@ -242,81 +257,87 @@ fn shard_backward(
 ) {
     let rows = dx.len() / stack.width();
     let mut rest = gradients;
-    for (block, kept) in blocks.iter().zip(kept.chunks_exact_mut(rows * stack.kept())).rev() {
+    let blocks = blocks.iter().zip(maps);
+    for ((block, maps), kept) in blocks.zip(kept.chunks_exact_mut(rows * stack.kept())).rev() {
         let len = block.parts.iter().map(|part| part.len()).sum::<usize>();
         let (before, own) = rest.split_at_mut(rest.len() - len);
         rest = before;
-        block_backward(isa, stack, block, dx, kept, own, scratch);
+        Pass { workers, stack, block, maps, spread: false }.backward(dx, kept, own, scratch);
     }
 }
 
-/// One block over one shard; `gradients` are those of its parameters, one after another.
-fn block_backward(
-    isa: Isa,
-    stack: Stack,
-    block: &BlockSlices<'_>,
-    dx: &mut [f32],
-    kept: &mut [f32],
-    gradients: &mut [f32],
-    scratch: &mut [f32],
-) {
-    let (width, hidden) = (stack.width(), stack.hidden);
-    let rows = dx.len() / width;
-    let [gain1, bias1, qkv_weight, _, out_weight, _, gain2, bias2, up_weight, _, down_weight, _] = block.parts;
-    let lengths = block.parts.map(<[f32]>::len);
-    let [
-        dgain1,
-        dbias1,
-        dqkv_weight,
-        dqkv_bias,
-        dout_weight,
-        dout_bias,
-        dgain2,
-        dbias2,
-        dup_weight,
-        dup_bias,
-        ddown_weight,
-        ddown_bias,
-    ] = split(gradients, lengths);
-    let [input, qkv, mixed, middle, up] =
-        split(kept, [rows * width, rows * 3 * width, rows * width, rows * width, rows * hidden]);
-    let [normal, stats, active, dnormal, dqkv, attention] = split(
-        scratch,
-        [
-            rows * width,
-            rows * 2,
-            rows * hidden,
-            rows * width,
-            rows * 3 * width,
-            kernels::attention_scratch(stack.heads),
-        ],
-    );
+impl Pass<'_> {
+    /// One block over one shard; `gradients` are those of its parameters, one after another.
+    fn backward(&self, dx: &mut [f32], kept: &mut [f32], gradients: &mut [f32], scratch: &mut [f32]) {
+        let (workers, isa, stack, block) = (self.workers, self.workers.isa(), self.stack, self.block);
+        let (width, hidden) = (stack.width(), stack.hidden);
+        let rows = dx.len() / width;
+        let [gain1, bias1, _, _, _, _, gain2, bias2, ..] = block.parts;
+        let [qkv_map, out_map, up_map, down_map] = self.maps;
+        let lengths = block.parts.map(<[f32]>::len);
+        let [
+            dgain1,
+            dbias1,
+            dqkv_weight,
+            dqkv_bias,
+            dout_weight,
+            dout_bias,
+            dgain2,
+            dbias2,
+            dup_weight,
+            dup_bias,
+            ddown_weight,
+            ddown_bias,
+        ] = split(gradients, lengths);
+        let [input, qkv, mixed, middle, up] =
+            split(kept, [rows * width, rows * 3 * width, rows * width, rows * width, rows * hidden]);
+        let [normal, stats, active, dnormal, dqkv, attention] = split(
+            scratch,
+            [
+                rows * width,
+                rows * 2,
+                rows * hidden,
+                rows * width,
+                rows * 3 * width,
+                kernels::attention_scratch(stack.heads),
+            ],
+        );
 
-    kernels::activate_backward(isa, stack.activation, up, active);
-    linear_gradients(isa, rows, active, dx, ddown_weight, ddown_bias);
-    let dactive = active;
-    product(View::new(dx, width), View::new(down_weight, hidden), dactive, false);
-    kernels::multiply(isa, dactive, up);
-    kernels::layer_norm(isa, middle, gain2, bias2, block.eps2, normal, stats);
-    linear_gradients(isa, rows, normal, dactive, dup_weight, dup_bias);
-    product(View::new(dactive, hidden), View::new(up_weight, width), dnormal, false);
-    kernels::layer_norm_backward(isa, middle, stats, gain2, dnormal, dx, dgain2, dbias2);
+        kernels::activate_backward(isa, stack.activation, up, active);
+        linear_gradients(workers, rows, active, dx, ddown_weight, ddown_bias);
+        let dactive = active;
+        self.product(dx, down_map, dactive);
+        kernels::multiply(isa, dactive, up);
+        kernels::layer_norm(isa, middle, gain2, bias2, block.eps2, normal, stats);
+        linear_gradients(workers, rows, normal, dactive, dup_weight, dup_bias);
+        self.product(dactive, up_map, dnormal);
+        kernels::layer_norm_backward(isa, middle, stats, gain2, dnormal, dx, dgain2, dbias2);
 
-    linear_gradients(isa, rows, mixed, dx, dout_weight, dout_bias);
-    let dmixed = &mut *dnormal;
-    product(View::new(dx, width), View::new(out_weight, width), dmixed, false);
-    kernels::attention_backward(isa, stack.heads, qkv, dmixed, dqkv, attention);
-    kernels::layer_norm(isa, input, gain1, bias1, block.eps1, normal, stats);
-    linear_gradients(isa, rows, normal, dqkv, dqkv_weight, dqkv_bias);
-    product(View::new(dqkv, 3 * width), View::new(qkv_weight, width), dnormal, false);
-    kernels::layer_norm_backward(isa, input, stats, gain1, dnormal, dx, dgain1, dbias1);
+        linear_gradients(workers, rows, mixed, dx, dout_weight, dout_bias);
+        let dmixed = &mut *dnormal;
+        self.product(dx, out_map, dmixed);
+        kernels::attention_backward(isa, stack.heads, qkv, dmixed, dqkv, attention);
+        kernels::layer_norm(isa, input, gain1, bias1, block.eps1, normal, stats);
+        linear_gradients(workers, rows, normal, dqkv, dqkv_weight, dqkv_bias);
+        self.product(dqkv, qkv_map, dnormal);
+        kernels::layer_norm_backward(isa, input, stats, gain1, dnormal, dx, dgain1, dbias1);
+    }
 }
 
 /// Adds the gradients of a linear map's weight and bias, for its input `x` of `rows` rows and the gradient `dy` of its
 /// result.
-pub(crate) fn linear_gradients(isa: Isa, rows: usize, x: &[f32], dy: &[f32], dweight: &mut [f32], dbias: &mut [f32]) {
-    let (inputs, outputs) = (x.len() / rows, dy.len() / rows);
-    product(View::new(dy, outputs).transposed(), View::new(x, inputs), dweight, true);
+pub(crate) fn linear_gradients(
+    workers: &Workers,
+    rows: usize,
+    x: &[f32],
+    dy: &[f32],
+    dweight: &mut [f32],
+    dbias: &mut [f32],
+) {
+    let (isa, inputs, outputs) = (workers.isa(), x.len() / rows, dy.len() / rows);
+    let mut scratch = workers.buffer(kernels::weight_gradient_scratch(isa, outputs, inputs));
+    let (left, right) = (Side::new(dy, outputs), Side::new(x, inputs));
+    kernels::weight_gradient(isa, left, right, Pairing::Rows, dweight, &mut scratch);
     if !dbias.is_empty() {
         kernels::add_columns(isa, dbias, dy);
     }

@@ -313,37 +313,63 @@ proptest! {
         }
     }
 
-    /// Differences by a step so short that none crosses the kink of a rectifier.
     #[test]
-    fn gradients_are_slopes(case in case(5..9, 12), seed: u64) {
-        let mut parameters: Vec<Vec<f64>> = case.parameters().iter().map(|values| wide(values)).collect();
-        parameters.push(wide(&case.pictures()));
-        let count = case.images * case.places().0 * case.places().1 * case.outputs();
-        let target = numbers(77, count);
-        let loss = |parameters: &[Vec<f64>]| {
-            let (pictures, parameters) = parameters.split_last().unwrap();
-            let y = case.expected(pictures, parameters);
-            y.iter().zip(&target).map(|(y, target)| (y - f64::from(*target)).powi(2)).sum::<f64>() / count as f64
-        };
-        for isa in Isa::supported() {
-            let gradients = case.gradients(Workers::with_isa(2, isa).unwrap(), &target);
-            let size = gradients.iter().flatten().fold(1e-3f32, |size, x| size.max(x.abs()));
-            prop_assert_eq!(gradients.len(), parameters.len());
-            for (place, gradient) in gradients.iter().enumerate() {
-                prop_assert_eq!(gradient.len(), parameters[place].len());
-                for pick in 0..4u64 {
-                    let i = (seed.rotate_left(16 * pick as u32) % gradient.len() as u64) as usize;
-                    let (here, step) = (parameters[place][i], 1e-6);
-                    parameters[place][i] = here + step;
-                    let above = loss(&parameters);
-                    parameters[place][i] = here - step;
-                    let slope = (above - loss(&parameters)) / (2.0 * step);
-                    parameters[place][i] = here;
-                    let error = (f64::from(gradient[i]) - slope).abs() / f64::from(size);
-                    prop_assert!(error < 1e-4, "{place}[{i}] by {}: {}, expected {slope}", isa.name(), gradient[i]);
-                }
+    fn gradients_of_small_layers_are_slopes(case in case(5..9, 12), seed: u64) {
+        gradients_are_slopes(&case, seed);
+    }
+}
+
+/// Compares gradients with differences, by a step so short that none crosses the kink of a rectifier.
+fn gradients_are_slopes(case: &Case, seed: u64) {
+    let mut parameters: Vec<Vec<f64>> = case.parameters().iter().map(|values| wide(values)).collect();
+    parameters.push(wide(&case.pictures()));
+    let count = case.images * case.places().0 * case.places().1 * case.outputs();
+    let target = numbers(77, count);
+    let loss = |parameters: &[Vec<f64>]| {
+        let (pictures, parameters) = parameters.split_last().unwrap();
+        let y = case.expected(pictures, parameters);
+        y.iter().zip(&target).map(|(y, target)| (y - f64::from(*target)).powi(2)).sum::<f64>() / count as f64
+    };
+    for isa in Isa::supported() {
+        let gradients = case.gradients(Workers::with_isa(2, isa).unwrap(), &target);
+        let size = gradients.iter().flatten().fold(1e-3f32, |size, x| size.max(x.abs()));
+        assert_eq!(gradients.len(), parameters.len());
+        for (place, gradient) in gradients.iter().enumerate() {
+            assert_eq!(gradient.len(), parameters[place].len());
+            for pick in 0..4u64 {
+                let i = (seed.rotate_left(16 * pick as u32) % gradient.len() as u64) as usize;
+                let (here, step) = (parameters[place][i], 1e-6);
+                parameters[place][i] = here + step;
+                let above = loss(&parameters);
+                parameters[place][i] = here - step;
+                let slope = (above - loss(&parameters)) / (2.0 * step);
+                parameters[place][i] = here;
+                let error = (f64::from(gradient[i]) - slope).abs() / f64::from(size);
+                assert!(error < 1e-4, "{place}[{i}] by {}: {}, expected {slope}", isa.name(), gradient[i]);
             }
         }
+    }
+}
+
+/// Layers with channels enough for products tap by tap, and for Winograd's tiles where the window is of 3 × 3 pixels.
+#[test]
+fn gradients_of_wide_layers_are_slopes() {
+    let window = |size, stride, before, after| Window { size, stride, before, after };
+    let cases = [
+        (Kind::Convolution(20), window(3, 1, 1, 1)),
+        (Kind::Convolution(33), window(3, 1, 0, 2)),
+        (Kind::Convolution(17), window(3, 1, 2, 0)),
+        (Kind::Convolution(20), window(3, 2, 1, 1)),
+        (Kind::Convolution(36), window(4, 2, 1, 1)),
+        (Kind::Convolution(19), window(5, 1, 4, 3)),
+        (Kind::Convolution(35), Window::PIXEL),
+        (Kind::Transposed(18), window(4, 2, 1, 1)),
+        (Kind::Transposed(3), window(3, 2, 1, 0)),
+    ];
+    for (seed, (kind, window)) in cases.into_iter().enumerate() {
+        let size = Size { height: 6, width: 7, channels: 18 };
+        let case = Case { images: 3, size, kind, window, activation: Activation::Relu, residual: seed % 2 == 0 };
+        gradients_are_slopes(&case, 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed as u64 + 1));
     }
 }
 

@@ -42,7 +42,7 @@ impl Definition for Classify {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "classify",
-            version: 2,
+            version: 3,
             summary: "pictures by a supervised model's own classes",
             shape: Shape::Map,
             inputs: const {

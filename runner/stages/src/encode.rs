@@ -43,7 +43,7 @@ impl Definition for Encode {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "encode",
-            version: 2,
+            version: 3,
             summary: "pictures or texts to embeddings",
             shape: Shape::Map,
             inputs: const {

@@ -40,7 +40,7 @@ impl Definition for Train {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "train",
-            version: 1,
+            version: 2,
             summary: "a CLIP model from pictures and captions",
             shape: Shape::Job,
             inputs: const {

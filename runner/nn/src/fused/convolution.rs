@@ -1,23 +1,20 @@
 //! Convolutional networks: layer by layer over all pictures, windows read where they lie.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Fused, Kernel, Matrix, VALUES, Values};
+use super::{Fused, Matrix, VALUES, Values};
 use crate::{
-    Activation, Error, Layer, Operation, Shaped, Size,
+    Error, Layer, Operation, Shaped, Size,
     error::check,
-    kernels::{self, Added, Finish, Left, Packed, Pieces, Sweep, Tiles, Winograd},
-    pool::{Buffer, Workers},
+    kernel::Kernel,
+    kernels::{self, Added, Finish, Left, Sweep},
+    pool::Buffer,
 };
 
 /// Bytes of the weights of the layers that are run picture by picture: those of a cache that threads share.
 const SHARED_BYTES: usize = 8 << 20;
-/// Values of the points of the tiles that a thread computes at a time, which its own cache holds.
-const TILES_VALUES: usize = 192 << 10;
-/// Fewest tiles at a time: each time all weights are read.
-const FEWEST_TILES: usize = 48;
 
 /// Runs the layers over pictures of `sizes[0]`; `sizes[i + 1]` is what layer i makes.
 ///
@@ -185,76 +182,10 @@ fn layer_over(
                 kernels::activate(isa, *activation, &before, out);
             }
         }
-        Operation::Convolution { weight, bias, activation, .. } => match &*weight.0 {
-            Kernel::Direct(weight) => {
-                let added = residual.map_or(Added::Nothing, Added::Matrix);
-                direct(workers, weight, sweep, pictures, Finish { bias, added, activation: *activation }, spread, out);
-            }
-            Kernel::Winograd(weight) => {
-                let finish = (&**bias, residual.unwrap_or_default(), *activation);
-                winograd(workers, weight, sweep, pictures, finish, spread, out);
-            }
-        },
-    }
-}
-
-fn direct(
-    workers: &Workers,
-    weight: &Packed,
-    sweep: Sweep,
-    pictures: &[f32],
-    finish: Finish<'_>,
-    spread: bool,
-    out: &mut [f32],
-) {
-    let (starts, zeros);
-    let left = if sweep.window.is_pixel() {
-        Left::Rows(pictures)
-    } else {
-        let (area, channels) = (sweep.window.size * sweep.window.size, sweep.from.channels);
-        (starts, zeros) = (kernels::window_starts(sweep), vec![0.0; channels]);
-        let picture = sweep.from.pixels() * channels;
-        Left::Pieces(Pieces::new(pictures, picture, &starts, (area, channels), &zeros))
-    };
-    if spread {
-        let parts = workers.parts(left.rows(weight.shape().1), weight.panels());
-        workers.run(|| kernels::linear_spread(left, weight, 0..weight.panels(), finish, parts, out));
-    } else {
-        kernels::linear(left, weight, 0..weight.panels(), finish, out);
-    }
-}
-
-fn winograd(
-    workers: &Workers,
-    weight: &Winograd,
-    sweep: Sweep,
-    pictures: &[f32],
-    (bias, added, activation): (&[f32], &[f32], Activation),
-    spread: bool,
-    out: &mut [f32],
-) {
-    let (tiles, outputs) = (Tiles::new(sweep), sweep.to.channels);
-    let lines = tiles.lines(out.len() / (sweep.to.pixels() * outputs).max(1));
-    let fit = (TILES_VALUES / tiles.scratch(1)).max(FEWEST_TILES.div_ceil(tiles.across()));
-    let fair = if spread { lines.div_ceil(workers.threads()) } else { lines };
-    let part = fair.div_ceil(fair.div_ceil(fit).max(1)).max(1);
-    let mut parts = Vec::with_capacity(lines.div_ceil(part));
-    let (mut rest, mut done) = (out, 0);
-    for first in (0..lines).step_by(part) {
-        let some = first..(first + part).min(lines);
-        let end = tiles.pixel(some.end) * outputs;
-        let (own, after) = rest.split_at_mut(end - done);
-        parts.push((some, done, own));
-        (rest, done) = (after, end);
-    }
-    let each = |(lines, first, out): (Range<usize>, usize, &mut [f32])| {
-        let added = if added.is_empty() { added } else { &added[first..][..out.len()] };
-        let mut scratch = workers.buffer(tiles.scratch(lines.len()));
-        kernels::winograd(weight, tiles, pictures, lines, (bias, added, activation), &mut scratch, out);
-    };
-    if spread {
-        workers.run(|| parts.into_par_iter().for_each(each));
-    } else {
-        parts.into_iter().for_each(each);
+        Operation::Convolution { weight, bias, activation, .. } => {
+            let added = residual.map_or(Added::Nothing, Added::Matrix);
+            let (windows, finish) = (weight.0.windows(sweep), Finish { bias, added, activation: *activation });
+            weight.0.apply(workers, (sweep, windows.as_ref()), pictures, finish, spread, out);
+        }
     }
 }

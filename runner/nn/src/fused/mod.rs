@@ -11,7 +11,8 @@ use std::{ops::Deref, sync::Arc};
 use crate::{
     Activation, Attention, Backend, Block, Epilogue, Error, Layer, LayerNorm, Linear, Patches, Shaped, Size, Window,
     error::check,
-    kernels::{self, Added, Finish, Left, Packed, Pieces, Winograd},
+    kernel::Kernel,
+    kernels::{self, Added, Finish, Left, Lines, Packed, Taps, Windows, Winograd},
     pool::{Buffer, Workers},
     shapes,
 };
@@ -43,13 +44,6 @@ pub struct PackedWeight(Arc<Packed>);
 /// The matrix of a convolution of [`Fused`]; clones share it.
 #[derive(Clone)]
 pub struct PackedKernel(Arc<Kernel>);
-
-enum Kernel {
-    /// Of what a window covers, as of any linear map.
-    Direct(Packed),
-    /// Of the points of tiles.
-    Winograd(Winograd),
-}
 
 /// A parameter of [`Fused`] that is read as it is; clones share its values.
 #[derive(Clone)]
@@ -92,19 +86,6 @@ impl Fused {
     }
 }
 
-impl Workers {
-    /// How many rows and panels of a product one thread computes at a time: some parts for each thread, by rows as long as
-    /// these are many, since each part reads all weights of its panels.
-    fn parts(&self, rows: usize, panels: usize) -> (usize, usize) {
-        let parts = 4 * self.threads();
-        if rows >= 96 * parts {
-            return (rows.div_ceil(rows.div_ceil(512).next_multiple_of(parts)), panels);
-        }
-        let along = (rows / 96).clamp(1, parts);
-        (rows.div_ceil(along), panels.div_ceil(parts.div_ceil(along)))
-    }
-}
-
 impl Shaped for PackedWeight {
     fn shape(&self) -> (usize, usize) {
         self.0.shape()
@@ -113,10 +94,7 @@ impl Shaped for PackedWeight {
 
 impl Shaped for PackedKernel {
     fn shape(&self) -> (usize, usize) {
-        match &*self.0 {
-            Kernel::Direct(packed) => packed.shape(),
-            Kernel::Winograd(winograd) => winograd.shape(),
-        }
+        self.0.shape()
     }
 }
 
@@ -173,7 +151,7 @@ impl Backend for Fused {
             return Ok(PackedKernel(Arc::new(Kernel::Direct(Packed::outline(isa, outputs, inputs)))));
         }
         check_parameter(name, outputs, inputs, values.len())?;
-        let kernel = self.workers.run(|| match Winograd::suits(window, channels, outputs) {
+        let kernel = self.workers.run(|| match Winograd::<Lines>::suits(window, channels, outputs) {
             true => Kernel::Winograd(Winograd::new(isa, outputs, channels, &values)),
             false => Kernel::Direct(Packed::new(isa, outputs, inputs, &values)),
         });
@@ -245,10 +223,8 @@ impl Backend for Fused {
         bias_: Option<&PlainParam>,
     ) -> Result<Values, Error> {
         shapes::patch_embed::<Self>(pixels, patches, weight, bias_)?;
-        let pieces = (patches.channels * patches.size, patches.size);
-        let (starts, zeros) = (kernels::patch_starts(patches), vec![0.0; patches.size]);
-        let left = Left::Pieces(Pieces::new(pixels, patches.image_len(), &starts, pieces, &zeros));
-        Ok(self.product(left, weight, Finish { bias: bias(bias_), ..Finish::NOTHING }))
+        let windows = Windows::new(&Taps::patches(patches));
+        Ok(self.product(Left::Windows(&windows, pixels), weight, Finish { bias: bias(bias_), ..Finish::NOTHING }))
     }
 
     fn add_positions(

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{packed::Pieces, simd::Simd};
+use super::simd::Simd;
 use crate::{Activation, Size, Window};
 
 /// A window over pictures of one size.
@@ -57,22 +57,6 @@ impl Sweep {
     pub(crate) fn covered(&self) -> usize {
         self.window.size * self.window.size * self.from.channels
     }
-}
-
-/// Where the pixels that a window covers begin in their picture, for each output pixel; [`Pieces::NOTHING`] in the padding.
-pub(crate) fn window_starts(sweep: Sweep) -> Vec<u32> {
-    let size = sweep.window.size;
-    let mut starts = Vec::with_capacity(sweep.to.pixels() * size * size);
-    for place in 0..sweep.to.pixels() {
-        let cover = sweep.cover(place);
-        for line in 0..size {
-            for column in 0..size {
-                let inside = cover.lines.contains(&line) && cover.columns.contains(&column);
-                starts.push(if inside { sweep.pixel(&cover, line, column) as u32 } else { Pieces::NOTHING });
-            }
-        }
-    }
-    starts
 }
 
 /// Row i of `out` becomes what the window covers at output pixel `first + i`, ordered line, column, channel.

@@ -34,18 +34,3 @@ pub(crate) fn patch_rows(pixels: &[f32], patches: Patches, out: &mut [f32]) {
         }
     }
 }
-
-/// Where the lines of each patch begin in an image of `[channels, height, width]` pixels: the pieces of the rows that
-/// [`patch_rows`] makes.
-pub(crate) fn patch_starts(patches: Patches) -> Vec<u32> {
-    let Patches { channels, height, width, size } = patches;
-    let across = width / size;
-    let mut starts = Vec::with_capacity(patches.count() * channels * size);
-    for patch in 0..patches.count() {
-        let corner = (patch / across) * size * width + (patch % across) * size;
-        for line in 0..channels * size {
-            starts.push((line / size * height * width + line % size * width + corner) as u32);
-        }
-    }
-    starts
-}

@@ -44,30 +44,36 @@ mod contrastive;
 mod convolution;
 mod convolution_backward;
 mod embedding;
+mod gradient;
 mod group_norm;
 mod losses;
 mod norm;
 mod packed;
+mod panels;
 mod product;
 mod simd;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod windows;
 mod winograd;
 
 pub(crate) use activation::{activate, activate_backward, add, add_columns, add_to_rows, multiply};
 pub(crate) use adamw::{Adam, adamw};
 pub(crate) use attention::{Heads, Queries, attend, attention, attention_backward, attention_scratch};
 pub(crate) use contrastive::{contrastive, contrastive_scratch};
-pub(crate) use convolution::{Sweep, bounds, depthwise, finish, max_pool, mean_pool, window_rows, window_starts};
+pub(crate) use convolution::{Sweep, bounds, depthwise, finish, max_pool, mean_pool, window_rows};
 pub(crate) use convolution_backward::{
     add_window_rows, cut_backward, depthwise_backward, max_pool_backward, mean_pool_backward, upsample,
     upsample_backward,
 };
-pub(crate) use embedding::{gather_rows, patch_rows, patch_starts, scatter_rows};
+pub(crate) use embedding::{gather_rows, patch_rows, scatter_rows};
+pub(crate) use gradient::{Pairing, Side, weight_gradient, weight_gradient_scratch};
 pub(crate) use group_norm::{group_norm, group_norm_backward};
 pub(crate) use losses::{add_scaled, cross_entropy, nearest, row_squares, scale, squares};
 pub(crate) use norm::{l2_normalize, l2_normalize_backward, layer_norm, layer_norm_backward};
-pub(crate) use packed::{Added, Finish, Left, Packed, Pieces, linear, linear_spread};
+pub(crate) use packed::{Added, Finish, linear, linear_spread};
+pub(crate) use panels::{Lines, Packed, Source};
 pub(crate) use product::{View, product, product_spread};
-pub(crate) use winograd::{Tiles, Winograd, winograd};
+pub(crate) use windows::{Left, Taps, Windows};
+pub(crate) use winograd::{Way, Winograd, winograd};

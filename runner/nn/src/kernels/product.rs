@@ -21,10 +21,6 @@ impl<'a> View<'a> {
         Self { values, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
-    pub(crate) fn rows(self) -> usize {
-        self.rows
-    }
-
     /// The same values with rows and columns exchanged.
     pub(crate) fn transposed(self) -> Self {
         Self {

@@ -250,6 +250,26 @@ proptest! {
     }
 
     #[test]
+    fn gradients_of_weights(rows in 1usize..420, left in 1usize..70, right in 1usize..70, first in 0usize..70, seed: u64) {
+        let (dy, x) = (numbers(seed, rows * left), numbers(!seed, rows * right));
+        let first = first % left;
+        let own = left - first;
+        let before = numbers(seed ^ 7, own * right);
+        let sum = |i: usize, j: usize| {
+            (0..rows).map(|row| f64::from(dy[row * left + first + i]) * f64::from(x[row * right + j])).sum::<f64>()
+        };
+        let expected: Vec<f64> =
+            (0..own * right).map(|at| f64::from(before[at]) + sum(at / right, at % right)).collect();
+        for isa in Isa::supported() {
+            let mut out = before.clone();
+            let mut scratch = vec![f32::NAN; weight_gradient_scratch(isa, own, right)];
+            let sides = (Side::new(&dy, left).columns(first, own), Side::new(&x, right));
+            weight_gradient(isa, sides.0, sides.1, Pairing::Rows, &mut out, &mut scratch);
+            close("gradient", &out, &expected, 1e-5);
+        }
+    }
+
+    #[test]
     fn products_in_any_layout(m in 1usize..40, n in 1usize..600, k in 1usize..40, seed: u64) {
         let (a, b) = (numbers(seed, m * k), numbers(!seed, n * k));
         let at = |i: usize| (0..k).map(|p| f64::from(a[i / n * k + p]) * f64::from(b[i % n * k + p])).sum::<f64>();

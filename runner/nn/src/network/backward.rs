@@ -1,10 +1,9 @@
 //! The gradients of one shard, last layer first.
 
-use super::{Kind, Pair, Plan, WHOLE};
+use super::{Kind, Map, Pair, Plan, WHOLE};
 use crate::{
-    kernels::{self, View},
+    kernels::{self, Added, Finish, Pairing, Side, Taps},
     pool::{Buffer, Workers},
-    stack::linear_gradients,
 };
 
 /// One shard's way back.
@@ -12,6 +11,9 @@ pub(super) struct Pass<'a> {
     pub(super) workers: &'a Workers,
     pub(super) plans: &'a [Plan],
     pub(super) parameters: &'a [Pair<'a>],
+    /// For each layer [`Plan::back`] and [`Plan::taps`].
+    pub(super) maps: &'a [Option<Map>],
+    pub(super) taps: &'a [Option<Taps>],
     /// The shard's pictures.
     pub(super) pictures: &'a [f32],
     /// Whether the gradient of the pictures is wanted.
@@ -55,7 +57,7 @@ impl Pass<'_> {
         last.copy_from_slice(dy);
         let mut results: Results = self.plans.iter().map(|_| None).chain([Some(last)]).collect();
         let mut rest = gradients;
-        for (plan, [weight, bias]) in self.plans.iter().zip(self.parameters).rev() {
+        for (i, (plan, [weight, bias])) in self.plans.iter().zip(self.parameters).enumerate().rev() {
             let at = rest.len() - weight.len() - bias.len();
             let (others, own) = std::mem::take(&mut rest).split_at_mut(at);
             rest = others;
@@ -63,7 +65,7 @@ impl Pass<'_> {
             let (Some(dy), Some((y, before))) = (dy, result) else { continue };
             let x = plan.input.checked_sub(1).map_or(self.pictures, |input| seen[input].0);
             let seen = Seen { x, y, before };
-            self.layer(plan, [weight, bias], seen, dy, own.split_at_mut(weight.len()), &mut results);
+            self.layer(i, [weight, bias], seen, dy, own.split_at_mut(weight.len()), &mut results);
         }
         results.pop().flatten()
     }
@@ -71,14 +73,15 @@ impl Pass<'_> {
     /// One layer: from the gradient of its result to those of what it read and of its parameters.
     fn layer(
         &self,
-        plan: &Plan,
+        number: usize,
         [weight, bias]: Pair<'_>,
         seen: Seen<'_>,
         mut dy: Buffer,
         (dweight, dbias): (&mut [f32], &mut [f32]),
         results: &mut Results,
     ) {
-        let (isa, sweep, channels) = (self.workers.isa(), plan.sweep(), plan.to.channels);
+        let plan = &self.plans[number];
+        let (isa, sweep) = (self.workers.isa(), plan.sweep());
         let wanted = plan.input > 0 || self.wanted;
         let Seen { x, y, before } = seen;
         if let Kind::GroupNorm { .. } = plan.kind {
@@ -93,14 +96,7 @@ impl Pass<'_> {
         match plan.kind {
             Kind::Activate(_) if wanted => give(input, dy),
             Kind::Convolution { residual, .. } => {
-                if plan.window.is_pixel() {
-                    linear_gradients(isa, dy.len() / channels, x, &dy, dweight, dbias);
-                    if wanted {
-                        self.product(&dy, channels, weight, plan.from.channels, input);
-                    }
-                } else {
-                    self.convolution(plan, weight, x, &dy, (dweight, dbias), wanted.then_some(input));
-                }
+                self.linear(number, x, &dy, dweight, dbias, input);
                 if let Some(residual) = residual.filter(|residual| *residual > 0 || self.wanted) {
                     give(&mut results[residual], dy);
                 }
@@ -110,24 +106,7 @@ impl Pass<'_> {
                 let dx = input.get_or_insert_with(zeros);
                 kernels::depthwise_backward(isa, sweep, x, weight, &dy, dx, dweight);
             }
-            Kind::Transposed { .. } => {
-                kernels::add_columns(isa, dbias, &dy);
-                let (inputs, covered, part) = (plan.from.channels, sweep.covered(), plan.spread());
-                let mut dx = self.workers.buffer(if wanted { x.len() } else { 0 });
-                let mut rows = self.workers.buffer(part.min(x.len() / inputs) * covered);
-                for (i, x) in x.chunks(part * inputs).enumerate() {
-                    let rows = &mut rows[..x.len() / inputs * covered];
-                    kernels::window_rows(sweep, &dy, i * part, rows);
-                    linear_gradients(isa, x.len() / inputs, x, rows, dweight, &mut []);
-                    if wanted {
-                        let dx = &mut dx[i * part * inputs..][..x.len()];
-                        kernels::product(View::new(rows, covered), View::new(weight, inputs), dx, false);
-                    }
-                }
-                if wanted {
-                    give(input, dx);
-                }
-            }
+            Kind::Transposed { .. } => self.linear(number, x, &dy, dweight, dbias, input),
             _ if !wanted => {}
             Kind::Upsample => {
                 kernels::upsample_backward(isa, plan.from, plan.window.size, &dy, input.get_or_insert_with(zeros));
@@ -165,40 +144,46 @@ impl Pass<'_> {
         kernels::multiply(self.workers.isa(), dy, before);
     }
 
-    /// `dy·w`, added to a gradient.
-    fn product(&self, dy: &[f32], outputs: usize, weight: &[f32], inputs: usize, gradient: &mut Option<Buffer>) {
-        let (dy, weight) = (View::new(dy, outputs), View::new(weight, inputs));
-        match gradient {
-            Some(gradient) => kernels::product(dy, weight, gradient, true),
-            None => {
-                let mut own = self.workers.buffer(dy.rows() * inputs);
-                kernels::product(dy, weight, &mut own, false);
-                *gradient = Some(own);
-            }
-        }
-    }
-
-    fn convolution(
+    /// The gradients of a convolution, one way or the other; that of what it read where there is a map for the way back.
+    fn linear(
         &self,
-        plan: &Plan,
-        weight: &[f32],
+        number: usize,
         x: &[f32],
         dy: &[f32],
-        (dweight, dbias): (&mut [f32], &mut [f32]),
-        gradient: Option<&mut Option<Buffer>>,
+        dweight: &mut [f32],
+        dbias: &mut [f32],
+        gradient: &mut Option<Buffer>,
     ) {
-        let (isa, sweep, channels) = (self.workers.isa(), plan.sweep(), plan.to.channels);
-        let (covered, part) = (sweep.covered(), plan.spread());
-        let mut dx = gradient.map(|gradient| gradient.get_or_insert_with(|| self.workers.zeros(x.len())));
-        let mut rows = self.workers.buffer(part.min(dy.len() / channels) * covered);
-        for (i, dy) in dy.chunks(part * channels).enumerate() {
-            let rows = &mut rows[..dy.len() / channels * covered];
-            kernels::window_rows(sweep, x, i * part, rows);
-            linear_gradients(isa, dy.len() / channels, rows, dy, dweight, dbias);
-            if let Some(dx) = &mut dx {
-                kernels::product(View::new(dy, channels), View::new(weight, covered), rows, false);
-                kernels::add_window_rows(isa, sweep, rows, i * part, dx);
+        let (plan, isa) = (&self.plans[number], self.workers.isa());
+        let (inputs, outputs) = (plan.from.channels, plan.to.channels);
+        kernels::add_columns(isa, dbias, dy);
+        let scratch = |width| self.workers.buffer(kernels::weight_gradient_scratch(isa, outputs, width));
+        let (left, right) = (Side::new(dy, outputs), Side::new(x, inputs));
+        match (&self.taps[number], plan.kind) {
+            (Some(taps), kind) => {
+                let transposed = matches!(kind, Kind::Transposed { .. });
+                let pairing = if transposed { Pairing::Back(taps) } else { Pairing::There(taps) };
+                kernels::weight_gradient(isa, left, right, pairing, dweight, &mut scratch(inputs));
             }
+            (None, _) if plan.window.is_pixel() => {
+                kernels::weight_gradient(isa, left, right, Pairing::Rows, dweight, &mut scratch(inputs));
+            }
+            (None, _) => {
+                let (covered, part) = (plan.sweep().covered(), plan.places());
+                let mut rows = self.workers.buffer(part.min(dy.len() / outputs) * covered);
+                let mut scratch = scratch(covered);
+                for (i, dy) in dy.chunks(part * outputs).enumerate() {
+                    let rows = &mut rows[..dy.len() / outputs * covered];
+                    kernels::window_rows(plan.sweep(), x, i * part, rows);
+                    let (left, right) = (Side::new(dy, outputs), Side::new(rows, covered));
+                    kernels::weight_gradient(isa, left, right, Pairing::Rows, dweight, &mut scratch);
+                }
+            }
+        }
+        if let Some(map) = &self.maps[number] {
+            let added = if gradient.is_some() { Added::Result } else { Added::Nothing };
+            let dx = gradient.get_or_insert_with(|| self.workers.buffer(x.len()));
+            map.apply(self.workers, dy, Finish { added, ..Finish::NOTHING }, dx);
         }
     }
 

@@ -8,17 +8,19 @@ mod training;
 pub(crate) use training::{backward, forward};
 
 use crate::{
-    Activation, Backend, Layer, Operation, Size, Window, kernels,
-    kernels::{Sweep, View},
-    pool::Workers,
+    Activation, Backend, Layer, Operation, Size, Window,
+    kernel::Kernel,
+    kernels::{self, Added, Finish, Packed, Source, Sweep, Taps, Way, Windows, Winograd},
+    pool::{Buffer, Workers},
 };
 
 /// Values of the windows' rows that one thread holds at a time: with its weights they should stay in its cache.
 const COVERED: usize = 1 << 20;
-/// Fewest and most output pixels that one thread computes at a time.
-const PIXELS: (usize, usize) = (128, 2048);
-/// Values of the result of a layer without a matrix product that one thread computes at a time.
-const VALUES: usize = 1 << 15;
+/// Fewest and most places of a window whose rows one thread holds at a time.
+const PLACES: (usize, usize) = (128, 2048);
+
+/// Channels that are too few for products tap by tap: of so few, rows are made of what windows cover.
+const FEW: usize = 16;
 
 /// A layer without its parameters.
 #[derive(Debug, Clone, Copy)]
@@ -117,87 +119,105 @@ impl Plan {
         self.from.pixels() * self.from.channels
     }
 
-    /// Places of the window whose rows are held at a time by one thread that goes through all of them.
-    fn spread(&self) -> usize {
-        (COVERED / self.sweep().covered()).clamp(PIXELS.0, PIXELS.1)
+    /// Places of the window whose rows are held at a time.
+    fn places(&self) -> usize {
+        (COVERED / self.sweep().covered()).clamp(PLACES.0, PLACES.1)
     }
 
-    /// Output pixels of a part: of a picture's for most layers, whole pictures where pixels depend on each other.
-    fn part(&self, rows: usize) -> usize {
-        match self.kind {
-            Kind::Convolution { .. } => {
-                // An even number of parts of one size, so that two threads end together.
-                rows.div_ceil(rows.div_ceil(self.spread()).next_multiple_of(2)).max(1)
+    /// The weight arranged for the way there, in layers that are linear maps.
+    fn there(&self, workers: &Workers, weight: &[f32]) -> Option<Map> {
+        let (sweep, channels) = (self.sweep(), self.from.channels);
+        let kernel = match self.kind {
+            Kind::Convolution { .. } if Winograd::<Buffer>::suits(self.window, channels, self.to.channels) => {
+                Kernel::Winograd(Winograd::borrowed(workers, channels, weight, Way::There))
             }
-            Kind::Transposed { .. } | Kind::GroupNorm { .. } => self.to.pixels(),
-            _ => (VALUES / self.to.channels).max(1),
-        }
+            Kind::Convolution { .. } => {
+                Kernel::Direct(Packed::borrowed(workers, Source::rows(weight, sweep.covered())))
+            }
+            Kind::Transposed { .. } => {
+                let kernel = Kernel::Direct(Packed::borrowed(workers, Source::rows(weight, channels)));
+                return Some(Map { kernel, sweep, windows: None });
+            }
+            _ => return None,
+        };
+        Some(Map { windows: kernel.windows(sweep), kernel, sweep })
     }
 
-    /// Output pixels from `first` on, for pictures `x`: a part. `residual` holds all pictures. What goes into an
-    /// activation that is more than bounds is left in `before`, if that is not empty.
+    /// And for the way back: from the gradient of the result to that of what is read.
+    fn back(&self, workers: &Workers, weight: &[f32]) -> Option<Map> {
+        let (sweep, channels) = (self.sweep(), self.from.channels);
+        let Window { size, before, after, .. } = self.window;
+        let (source, taps) = match self.kind {
+            Kind::Convolution { .. } if Winograd::<Buffer>::suits(self.window, channels, self.to.channels) => {
+                let kernel = Kernel::Winograd(Winograd::borrowed(workers, channels, weight, Way::Back));
+                let window = Window { before: 2 - before, after: 2_usize.saturating_sub(after), ..self.window };
+                return Some(Map { kernel, sweep: Sweep { window, from: self.to, to: self.from }, windows: None });
+            }
+            Kind::Convolution { .. } if self.window.is_pixel() => (Source::columns(weight, channels), None),
+            Kind::Convolution { .. } => (Source::back(weight, size * size, channels), Some(Taps::back(sweep))),
+            Kind::Transposed { .. } => (Source::columns(weight, channels), Some(Taps::there(sweep))),
+            _ => return None,
+        };
+        let kernel = Kernel::Direct(Packed::borrowed(workers, source));
+        Some(Map { kernel, sweep, windows: taps.as_ref().map(Windows::new) })
+    }
+
+    /// What pairs the pixels of both sides in the gradient of the weight, where the window is more than a pixel.
+    fn taps(&self) -> Option<Taps> {
+        let few = self.from.channels < FEW && matches!(self.kind, Kind::Convolution { .. });
+        let maps = matches!(self.kind, Kind::Convolution { .. } | Kind::Transposed { .. });
+        (maps && !few && !self.window.is_pixel()).then(|| Taps::there(self.sweep()))
+    }
+
+    /// All results for pictures `x`; `residual` is empty or of the same shape. What goes into an activation that is more than
+    /// bounds is left in `before`, if that is not empty.
     #[expect(clippy::too_many_arguments, reason = "the operands of a layer")]
     fn compute(
         &self,
         workers: &Workers,
         [weight, bias]: Pair<'_>,
+        map: Option<&Map>,
         x: &[f32],
         residual: &[f32],
-        first: usize,
         out: &mut [f32],
         before: &mut [f32],
     ) {
         let (isa, sweep) = (workers.isa(), self.sweep());
         let channels = self.to.channels;
-        let rows = out.len() / channels;
-        let bounds = kernels::bounds(self.activation()).unwrap_or(WHOLE);
-        match self.kind {
-            Kind::Convolution { .. } => {
-                let covered = sweep.covered();
-                let weight = View::new(weight, covered).transposed();
-                if self.window.is_pixel() {
-                    let patches = &x[first * covered..][..rows * covered];
-                    kernels::product(View::new(patches, covered), weight, out, false);
-                } else {
-                    let mut patches = workers.buffer(rows * covered);
-                    kernels::window_rows(sweep, x, first, &mut patches);
-                    kernels::product(View::new(&patches, covered), weight, out, false);
-                }
-                let residual = if residual.is_empty() { residual } else { &residual[first * channels..][..out.len()] };
-                kernels::finish(isa, out, bias, residual, bounds);
+        let bounds = kernels::bounds(self.activation());
+        let cut = bounds.unwrap_or(WHOLE);
+        match (self.kind, map) {
+            (Kind::Convolution { .. }, Some(map)) => {
+                let added = if residual.is_empty() { Added::Nothing } else { Added::Matrix(residual) };
+                let activation = if bounds.is_some() { self.activation() } else { Activation::None };
+                map.apply(workers, x, Finish { bias, added, activation }, out);
             }
-            Kind::Depthwise { .. } => kernels::depthwise(isa, sweep, x, weight, bias, bounds, first, out),
-            Kind::Transposed { .. } => {
-                let pixels = self.from.pixels();
-                let (inputs, covered) = (self.from.channels, sweep.covered());
-                let x = &x[first / self.to.pixels() * pixels * inputs..][..rows / self.to.pixels() * pixels * inputs];
-                let part = self.spread();
+            (Kind::Transposed { .. }, Some(map)) => {
+                let (inputs, covered, part) = (self.from.channels, sweep.covered(), self.places());
                 let mut spread = workers.buffer(part.min(x.len() / inputs) * covered);
-                let weight = View::new(weight, inputs).transposed();
                 out.fill(0.0);
                 for (i, x) in x.chunks(part * inputs).enumerate() {
                     let spread = &mut spread[..x.len() / inputs * covered];
-                    kernels::product(View::new(x, inputs), weight, spread, false);
+                    map.apply(workers, x, Finish::NOTHING, spread);
                     kernels::add_window_rows(isa, sweep, spread, i * part, out);
                 }
-                kernels::finish(isa, out, bias, &[], bounds);
+                kernels::finish(isa, out, bias, &[], cut);
             }
-            Kind::Upsample => kernels::upsample(self.from, self.window.size, x, first, out),
-            Kind::GroupNorm { groups, eps, .. } => {
+            (Kind::Depthwise { .. }, _) => kernels::depthwise(isa, sweep, x, weight, bias, cut, 0, out),
+            (Kind::Upsample, _) => kernels::upsample(self.from, self.window.size, x, 0, out),
+            (Kind::GroupNorm { groups, eps, .. }, _) => {
                 let mut stats = workers.buffer(2 * channels);
-                let x = x[first * channels..].chunks_exact(self.len());
-                for (x, out) in x.zip(out.chunks_exact_mut(self.len())) {
+                for (x, out) in x.chunks_exact(self.len()).zip(out.chunks_exact_mut(self.len())) {
                     kernels::group_norm(isa, x, weight, bias, groups, eps, out, &mut stats);
                 }
                 return self.activate(workers, out, before);
             }
-            Kind::Activate(activation) => {
-                return kernels::activate(isa, activation, &x[first * channels..][..out.len()], out);
-            }
-            Kind::MaxPool => kernels::max_pool(isa, sweep, x, first, out),
-            Kind::MeanPool => kernels::mean_pool(isa, sweep, x, first, out),
+            (Kind::Activate(activation), _) => return kernels::activate(isa, activation, x, out),
+            (Kind::MaxPool, _) => kernels::max_pool(isa, sweep, x, 0, out),
+            (Kind::MeanPool, _) => kernels::mean_pool(isa, sweep, x, 0, out),
+            (Kind::Convolution { .. } | Kind::Transposed { .. }, None) => {}
         }
-        if kernels::bounds(self.activation()).is_none() {
+        if bounds.is_none() {
             self.activate(workers, out, before);
         }
     }
@@ -216,3 +236,17 @@ impl Plan {
 
 /// No bounds.
 const WHOLE: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
+
+/// A layer's weight, arranged for products, and what it is applied to.
+struct Map {
+    kernel: Kernel<Buffer>,
+    sweep: Sweep,
+    windows: Option<Windows>,
+}
+
+impl Map {
+    /// `finish(w·x)`, on this thread.
+    fn apply(&self, workers: &Workers, x: &[f32], finish: Finish<'_>, out: &mut [f32]) {
+        self.kernel.apply(workers, (self.sweep, self.windows.as_ref()), x, finish, false, out);
+    }
+}

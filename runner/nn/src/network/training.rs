@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{Kind, Pair, Plan, backward::Pass};
+use super::{Kind, Map, Pair, Plan, backward::Pass};
 use crate::{
-    kernels,
+    kernels::{self, Taps},
     pool::{Buffer, Workers},
     stack::add_up,
 };
@@ -55,19 +55,20 @@ pub(crate) fn forward(
     let shard = images.div_ceil(SHARDS).min(MOST / each.max(1)).max(1);
     let mut values = workers.buffer(images * each);
     workers.run(|| {
+        let maps = maps(plans, parameters, |plan, weight| plan.there(workers, weight));
         let shards = pictures.par_chunks(shard * input).zip(out.par_chunks_mut(shard * output));
         shards.zip(values.par_chunks_mut(shard * each)).for_each(|((pictures, out), kept)| {
             let images = pictures.len() / input;
             let mut results: Vec<&[f32]> = vec![pictures];
             let mut rest = kept;
-            for (plan, parameters) in plans.iter().zip(parameters) {
+            for ((plan, parameters), map) in plans.iter().zip(parameters).zip(&maps) {
                 let [result, before] = plan.kept().map(|len| {
                     let (piece, after) = std::mem::take(&mut rest).split_at_mut(images * len);
                     rest = after;
                     piece
                 });
                 let residual = plan.residual().map_or(&[][..], |residual| results[residual]);
-                shard_layer(workers, plan, *parameters, results[plan.input], residual, result, before);
+                plan.compute(workers, *parameters, map.as_ref(), results[plan.input], residual, result, before);
                 results.push(result);
             }
             if let Some(last) = results.last() {
@@ -78,23 +79,13 @@ pub(crate) fn forward(
     Kept { values, shard }
 }
 
-/// One layer over one shard.
-fn shard_layer(
-    workers: &Workers,
-    plan: &Plan,
-    parameters: Pair<'_>,
-    x: &[f32],
-    residual: &[f32],
-    out: &mut [f32],
-    before: &mut [f32],
-) {
-    let channels = plan.to.channels;
-    let part = plan.part(out.len() / channels);
-    for (i, out) in out.chunks_mut(part * channels).enumerate() {
-        let place = i * part * channels;
-        let before = if before.is_empty() { &mut [][..] } else { &mut before[place..place + out.len()] };
-        plan.compute(workers, parameters, x, residual, i * part, out, before);
-    }
+/// What is made of each layer's weight, on all threads of the pool it is called in.
+fn maps(
+    plans: &[Plan],
+    parameters: &[Pair<'_>],
+    make: impl Fn(&Plan, &[f32]) -> Option<Map> + Sync,
+) -> Vec<Option<Map>> {
+    plans.par_iter().zip(parameters).map(|(plan, [weight, _])| make(plan, weight)).collect()
 }
 
 /// The gradients of [`forward`] for `dy`: those of all parameters, layer after layer, weight before bias, and, if `wanted`,
@@ -120,6 +111,14 @@ pub(crate) fn backward(
     let mut dx = workers.buffer(images * pixel);
     let mut sums = workers.buffer(total);
     workers.run(|| {
+        let maps = maps(
+            plans,
+            parameters,
+            |plan, weight| {
+                if plan.input > 0 || wanted { plan.back(workers, weight) } else { None }
+            },
+        );
+        let taps: Vec<Option<Taps>> = plans.par_iter().map(Plan::taps).collect();
         let mut dx_groups: Vec<&mut [f32]> = Vec::new();
         let mut rest = &mut *dx;
         for first in (0..images).step_by(group) {
@@ -134,7 +133,7 @@ pub(crate) fn backward(
                 let mut gradients = workers.zeros(total);
                 let shards = pictures.chunks(shard * input).zip(dy.chunks(shard * output));
                 for (i, ((pictures, dy), kept)) in shards.zip(kept.chunks_mut(shard * each)).enumerate() {
-                    let pass = Pass { workers, plans, parameters, pictures, wanted };
+                    let pass = Pass { workers, plans, parameters, maps: &maps, taps: &taps, pictures, wanted };
                     if let Some(own) = pass.run(kept, dy, &mut gradients) {
                         dx[i * shard * pixel..][..own.len()].copy_from_slice(&own);
                     }

@@ -13,17 +13,19 @@ use super::{
 use crate::{
     Activation, Attention, Backend, Block, Error, Layer, Quantized, Shaped, Size,
     autograd::Operations,
-    kernels::{self, Heads, View},
+    kernels::{self, Added, Finish, Heads, Left, Packed, Pairing, Side, Source},
     pool::{Buffer, Workers},
-    stack::{linear, linear_gradients},
+    stack::linear_gradients,
 };
 
 /// Rows that one thread takes at a time.
 const ROWS: usize = 512;
 /// Parts of the rows whose share of a weight's gradient is summed up apart.
 const GROUPS: usize = 8;
-/// Columns of a matrix that one thread computes at a time, where the work is cut by columns.
-const COLUMNS: usize = 256;
+/// Outputs of a map whose gradient one thread computes at a time, where the work is cut by outputs.
+const OUTPUTS: usize = 256;
+/// Weights of which a copy for each group of rows is too much.
+const LARGE: usize = 1 << 18;
 
 impl Operations for Cpu {
     type Device = Device;
@@ -106,9 +108,10 @@ impl Operations for Cpu {
         {
             let (weight, bias) = (values(weight), bias.map(values));
             let bias = bias.as_deref().map_or(&[][..], Vec::as_slice);
+            let added = residual.filter(|_| !curved).map_or(Added::Nothing, |residual| Added::Matrix(residual));
+            let finish = Finish { bias, added, activation: Activation::None };
+            product(&workers, x, Source::rows(&weight, inputs), finish, &mut out);
             workers.run(|| {
-                let parts = out.par_chunks_mut(ROWS * outputs).zip(x.par_chunks(ROWS * inputs));
-                parts.for_each(|(out, x)| linear(isa, x, &weight, bias, inputs, out, rows <= ROWS));
                 let parts = before.par_chunks_mut(ROWS * outputs).zip(out.par_chunks_mut(ROWS * outputs));
                 parts.for_each(|(before, out)| {
                     before.copy_from_slice(out);
@@ -116,7 +119,7 @@ impl Operations for Cpu {
                 });
             });
         }
-        if let Some(residual) = residual {
+        if let Some(residual) = residual.filter(|_| curved) {
             kernels::add(isa, &mut out, residual);
         }
         let dresidual = residual.and_then(|residual| residual.gradient.clone());
@@ -141,17 +144,7 @@ impl Operations for Cpu {
             give_parameters(&workers, tensors, [Some(&weight), bias.as_ref()], &own)?;
             let Some(gradient) = &x.gradient else { return Ok(()) };
             let mut dx = workers.buffer(rows * inputs);
-            {
-                let weight = values(&weight);
-                let weight = View::new(&weight, inputs);
-                workers.run(|| {
-                    if rows <= ROWS {
-                        return kernels::product_spread(View::new(&dy, outputs), weight, &mut dx, COLUMNS);
-                    }
-                    let parts = dx.par_chunks_mut(ROWS * inputs).zip(dy.par_chunks(ROWS * outputs));
-                    parts.for_each(|(dx, dy)| kernels::product(View::new(dy, outputs), weight, dx, false));
-                });
-            }
+            product(&workers, &dy, Source::columns(&values(&weight), inputs), Finish::NOTHING, &mut dx);
             give(tensors, gradient, dx)
         })
     }
@@ -462,17 +455,32 @@ pub(super) fn give_to(tensors: &mut Tensors, x: &Activations, own: Buffer) -> Re
     }
 }
 
+/// `out = finish(x·w)` on all threads.
+fn product(workers: &Workers, x: &[f32], source: Source<'_>, finish: Finish<'_>, out: &mut [f32]) {
+    workers.run(|| {
+        let map = Packed::borrowed(workers, source);
+        let (left, panels) = (Left::Rows(x), map.panels());
+        let parts = workers.parts(left.rows(map.shape().1), panels);
+        kernels::linear_spread(left, &map, 0..panels, finish, parts, out);
+    });
+}
+
 /// The gradients of a linear map's weight and, behind it, of its bias, for its input and the gradient of its result.
 fn weight_gradients(workers: &Workers, rows: usize, x: &[f32], dy: &[f32], bias: bool) -> Buffer {
     let isa = workers.isa();
     let (inputs, outputs) = (x.len() / rows, dy.len() / rows);
     let len = outputs * (inputs + usize::from(bias));
-    if outputs * inputs >= COLUMNS * COLUMNS * 4 {
-        // A large weight: by its columns, because a copy for each group of rows would cost more than the product.
+    if outputs * inputs >= LARGE {
+        // A large weight: by its outputs, because a copy for each group of rows would cost more than the product.
         let mut own = workers.zeros(len);
         let (dweight, dbias) = own.split_at_mut(outputs * inputs);
-        let dy_columns = View::new(dy, outputs).transposed();
-        workers.run(|| kernels::product_spread(dy_columns, View::new(x, inputs), dweight, COLUMNS));
+        workers.run(|| {
+            dweight.par_chunks_mut(OUTPUTS * inputs).enumerate().for_each(|(i, dweight)| {
+                let left = Side::new(dy, outputs).columns(i * OUTPUTS, dweight.len() / inputs);
+                let mut scratch = workers.buffer(kernels::weight_gradient_scratch(isa, OUTPUTS, inputs));
+                kernels::weight_gradient(isa, left, Side::new(x, inputs), Pairing::Rows, dweight, &mut scratch);
+            });
+        });
         if bias {
             kernels::add_columns(isa, dbias, dy);
         }
@@ -484,7 +492,7 @@ fn weight_gradients(workers: &Workers, rows: usize, x: &[f32], dy: &[f32], bias:
         let gradients = parts.map(|(x, dy)| {
             let mut own = workers.zeros(len);
             let (dweight, dbias) = own.split_at_mut(outputs * inputs);
-            linear_gradients(isa, dy.len() / outputs, x, dy, dweight, dbias);
+            linear_gradients(workers, dy.len() / outputs, x, dy, dweight, dbias);
             own
         });
         gradients.collect()
