@@ -104,7 +104,7 @@ impl<'a> App<'a> {
             named.filter_map(|name| Some((name.clone(), services.surroundings.secret(name)?))).collect();
         let config = runner_engine::Config {
             threads: self.threads,
-            backend: format!("cpu/f32/{}", runner_nn::instruction_set()),
+            backend: format!("cpu/f32/{}", runner_nn::Isa::best().name()),
             gpus: gpus(pipeline),
             secrets,
             decode: Arc::new(|bytes, path| {

@@ -38,8 +38,7 @@ impl Isa {
 
     /// The best set that this machine has and `RUNNER_ISA` (`scalar`, `avx2`, `avx512`) allows; read once.
     ///
-    /// The switch is for measuring and for comparing levels. It does not reach the matrix products of training and of
-    /// similarities, whose library chooses for itself.
+    /// The switch is for measuring and for comparing levels.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -53,11 +52,6 @@ impl Isa {
         })
     }
 
-    /// The best set of this machine, whatever the environment says: what the matrix products use.
-    fn of_machine() -> Isa {
-        Isa::supported().pop().unwrap_or(Isa(Level::Scalar))
-    }
-
     /// `scalar`, `avx2` or `avx512`.
     pub fn name(self) -> &'static str {
         match self.0 {
@@ -69,16 +63,5 @@ impl Isa {
 
     pub(crate) fn level(self) -> Level {
         self.0
-    }
-}
-
-/// What results depend on in their last bits, for cache keys: `avx512`, or `avx2 with avx512 products` when
-/// `RUNNER_ISA` forces a lower level than the machine has.
-pub fn instruction_set() -> String {
-    let (kernels, products) = (Isa::best(), Isa::of_machine());
-    if kernels == products {
-        kernels.name().to_owned()
-    } else {
-        format!("{} with {} products", kernels.name(), products.name())
     }
 }

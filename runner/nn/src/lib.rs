@@ -27,6 +27,6 @@ pub use backend::{Activation, Attention, Backend, Block, Epilogue, LayerNorm, Li
 pub use convolution::{Layer, Operation, Size, Window, channels_last, transposed_weight};
 pub use error::Error;
 pub use fused::Fused;
-pub use isa::{Isa, instruction_set};
+pub use isa::Isa;
 pub use pool::Workers;
 pub use similarity::dot_products;

@@ -6,12 +6,9 @@
 use rayon::prelude::*;
 
 use crate::{
-    Workers,
-    kernels::{View, product, product_spread},
+    Isa, Workers,
+    kernels::{Finish, Left, Packed, linear, linear_spread},
 };
-
-/// Columns that one thread computes at a time.
-const COLUMNS: usize = 128;
 
 /// `out[i·m + j] = a[i]·b[j]` for `a` `[n, dim]` and `b` `[m, dim]`, row-major, on the calling thread.
 ///
@@ -21,7 +18,8 @@ pub fn dot_products(a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
     if dim == 0 {
         return out.fill(0.0);
     }
-    product(View::new(a, dim), View::new(b, dim).transposed(), out, false);
+    let map = Packed::new(Isa::best(), b.len() / dim, dim, b);
+    linear(Left::Rows(a), &map, 0..map.panels(), Finish::NOTHING, out);
 }
 
 impl Workers {
@@ -33,7 +31,11 @@ impl Workers {
         if dim == 0 {
             return out.fill(0.0);
         }
-        self.run(|| product_spread(View::new(a, dim), View::new(b, dim).transposed(), out, COLUMNS));
+        self.run(|| {
+            let map = Packed::new(self.isa(), b.len() / dim, dim, b);
+            let parts = self.parts(a.len() / dim, map.panels());
+            linear_spread(Left::Rows(a), &map, 0..map.panels(), Finish::NOTHING, parts, out);
+        });
     }
 
     /// What `work` makes of each of `0..count`, in that order.

@@ -63,7 +63,7 @@ impl Definition for Duplicates {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "duplicates",
-            version: 1,
+            version: 2,
             summary: "pairs of rows whose embeddings are nearly the same, within one set or between two (train and test)",
             shape: Shape::Job,
             inputs: const {

@@ -52,7 +52,7 @@ impl Definition for PromptGains {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "prompt_gains",
-            version: 1,
+            version: 2,
             summary: "what each template is worth: its accuracy alone, and the ensemble's with it minus without it",
             shape: Shape::Fold,
             inputs: const {

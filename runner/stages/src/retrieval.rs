@@ -62,7 +62,7 @@ impl Definition for Retrieval {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "retrieval",
-            version: 1,
+            version: 2,
             summary: "recall of pictures by their captions and of captions by their pictures, with several captions a picture",
             shape: Shape::Job,
             inputs: const {

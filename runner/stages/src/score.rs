@@ -67,7 +67,7 @@ impl Definition for Score {
     fn info(&self) -> KindInfo {
         KindInfo {
             name: "score",
-            version: 2,
+            version: 3,
             summary: "every query against every candidate: logit scale times cosine",
             shape: Shape::Map,
             inputs: const {

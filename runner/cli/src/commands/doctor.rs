@@ -30,7 +30,7 @@ pub(crate) async fn run(_: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     let services = app.services(&app.folder)?;
     let mut checks = vec![
         Check { name: "program", found: Ok(format!("runner {}", env!("CARGO_PKG_VERSION"))) },
-        Check { name: "processor", found: Ok(format!("{}, {} threads", runner_nn::instruction_set(), app.threads)) },
+        Check { name: "processor", found: Ok(format!("{}, {} threads", runner_nn::Isa::best().name(), app.threads)) },
         Check { name: "settings", found: Ok(settings(app)) },
     ];
     checks.extend(gpus());

@@ -352,7 +352,8 @@ impl<D: Copying> Operations for Stock<D> {
         let (isa, table) = (Isa::best(), tensor(codebook).as_vec());
         let squares = kernels::row_squares(isa, &table, width);
         let mut scratch = vec![0.0; rows * squares.len()];
-        kernels::nearest(isa, &held, &table, &squares, &mut codes, &mut scratch);
+        let map = kernels::Packed::new(isa, squares.len(), width, &table);
+        kernels::nearest(isa, &held, &map, &squares, &mut codes, &mut scratch);
         let chosen =
             on(tape, &tensor(codebook), |table| gather(&self.device, table, codes.iter().map(|code| *code as usize)))?;
         let of_codebook = self.mean_squared_error(tape, &chosen, &held)?;

@@ -2,8 +2,11 @@
 
 use super::{
     activation::exp,
-    product::{View, product},
+    gradient::{Pairing, Side, weight_gradient, weight_gradient_scratch},
+    packed::{Finish, linear},
+    panels::{Packed, Source},
     simd::Simd,
+    windows::Left,
 };
 use crate::Isa;
 
@@ -39,8 +42,8 @@ pub(crate) fn contrastive(
     let scale = log_scale.exp();
     let (by_image, scratch) = scratch.split_at_mut(n * n);
     let by_text = &mut scratch[..n * n];
-    product(View::new(image, width), View::new(text, width).transposed(), by_image, false);
-    product(View::new(text, width), View::new(image, width).transposed(), by_text, false);
+    product(isa, image, Source::rows(text, width), by_image);
+    product(isa, text, Source::rows(image, width), by_text);
     let mut loss = 0.0;
     for (logits, place) in [(&mut *by_image, [n, 1]), (&mut *by_text, [1, n])] {
         for (row, logits) in logits.chunks_exact_mut(n.max(1)).enumerate() {
@@ -69,9 +72,11 @@ pub(crate) fn contrastive(
             by_image[row * n + column] = factor * (by_image[row * n + column] + by_text[column * n + row]);
         }
     }
-    let dlogits = View::new(by_image, n);
-    product(dlogits, View::new(text, width), dimage, false);
-    product(dlogits.transposed(), View::new(image, width), dtext, false);
+    product(isa, by_image, Source::columns(text, width), dimage);
+    dtext.fill(0.0);
+    let mut scratch = vec![0.0; weight_gradient_scratch(isa, n, width)];
+    let (left, right) = (Side::new(by_image, n), Side::new(image, width));
+    weight_gradient(isa, left, right, Pairing::Rows, dtext, &mut scratch);
     let mut dlog_scale = 0.0;
     for d in dimage.iter_mut().chain(dtext) {
         *d *= scale;
@@ -80,6 +85,12 @@ pub(crate) fn contrastive(
         dlog_scale += f64::from(*d) * f64::from(*x);
     }
     Contrastive { loss, dlog_scale: dlog_scale as f32 }
+}
+
+/// `out = x·w`, on this thread.
+fn product(isa: Isa, x: &[f32], source: Source<'_>, out: &mut [f32]) {
+    let map = Packed::owned(isa, source);
+    linear(Left::Rows(x), &map, 0..map.panels(), Finish::NOTHING, out);
 }
 
 kernel! {

@@ -1,10 +1,14 @@
 //! Losses over rows, and the nearest rows of a codebook.
 
+use std::ops::Deref;
+
 use super::{
     contrastive::soften,
     norm::dot,
-    product::{View, product},
+    packed::{Finish, linear},
+    panels::Packed,
     simd::Simd,
+    windows::Left,
 };
 use crate::Isa;
 
@@ -35,9 +39,16 @@ pub(crate) fn row_squares(isa: Isa, x: &[f32], width: usize) -> Vec<f32> {
 
 /// For each row of `z` the row e of `table` with the smallest `‖z‖² + ‖e‖² − 2·z·e`, the first of equals; `squares` are the
 /// `‖e‖²`. `scratch` has a value for each pair.
-pub(crate) fn nearest(isa: Isa, z: &[f32], table: &[f32], squares: &[f32], codes: &mut [u32], scratch: &mut [f32]) {
-    let width = (table.len() / squares.len().max(1)).max(1);
-    product(View::new(z, width), View::new(table, width).transposed(), scratch, false);
+pub(crate) fn nearest<V: Deref<Target = [f32]>>(
+    isa: Isa,
+    z: &[f32],
+    table: &Packed<V>,
+    squares: &[f32],
+    codes: &mut [u32],
+    scratch: &mut [f32],
+) {
+    let width = table.shape().1.max(1);
+    linear(Left::Rows(z), table, 0..table.panels(), Finish::NOTHING, scratch);
     let rows = z.chunks_exact(width).zip(scratch.chunks_exact(squares.len().max(1)));
     for ((z, along), code) in rows.zip(codes) {
         let own = self::squares(isa, z);

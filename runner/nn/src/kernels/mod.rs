@@ -50,7 +50,6 @@ mod losses;
 mod norm;
 mod packed;
 mod panels;
-mod product;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -74,6 +73,5 @@ pub(crate) use losses::{add_scaled, cross_entropy, nearest, row_squares, scale, 
 pub(crate) use norm::{l2_normalize, l2_normalize_backward, layer_norm, layer_norm_backward};
 pub(crate) use packed::{Added, Finish, linear, linear_spread};
 pub(crate) use panels::{Lines, Packed, Source};
-pub(crate) use product::{View, product, product_spread};
 pub(crate) use windows::{Left, Taps, Windows};
 pub(crate) use winograd::{Way, Winograd, winograd};

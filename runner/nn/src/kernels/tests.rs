@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Activation, Isa, Patches};
+use crate::{Activation, Isa, Patches, Workers};
 
 /// The gradient of `f` at `x` by central differences.
 fn differences(x: &[f64], f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
@@ -270,18 +270,25 @@ proptest! {
     }
 
     #[test]
-    fn products_in_any_layout(m in 1usize..40, n in 1usize..600, k in 1usize..40, seed: u64) {
+    fn products_with_matrices_in_either_layout(m in 1usize..40, n in 1usize..90, k in 1usize..600, seed: u64) {
         let (a, b) = (numbers(seed, m * k), numbers(!seed, n * k));
         let at = |i: usize| (0..k).map(|p| f64::from(a[i / n * k + p]) * f64::from(b[i % n * k + p])).sum::<f64>();
         let expected: Vec<f64> = (0..m * n).map(at).collect();
-        let (mut out, mut spread) = (vec![0.0; m * n], vec![0.0; m * n]);
-        let (a, b) = (View::new(&a, k), View::new(&b, k).transposed());
-        product(a, b, &mut out, false);
-        close("product", &out, &expected, 1e-5);
-        product_spread(a, b, &mut spread, 256);
-        close("spread product", &spread, &expected, 1e-5);
-        product(a, b, &mut out, true);
-        close("added product", &out, &expected.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-5);
+        let turned: Vec<f32> = (0..n * k).map(|i| b[i % n * k + i / n]).collect();
+        for isa in Isa::supported() {
+            let workers = Workers::with_isa(2, isa).unwrap_or_else(|error| panic!("{error}"));
+            for source in [Source::rows(&b, k), Source::columns(&turned, n)] {
+                let map = Packed::borrowed(&workers, source);
+                let (mut out, mut spread) = (vec![0.0; m * n], vec![0.0; m * n]);
+                linear(Left::Rows(&a), &map, 0..map.panels(), Finish::NOTHING, &mut out);
+                close("product", &out, &expected, 1e-5);
+                workers.run(|| linear_spread(Left::Rows(&a), &map, 0..map.panels(), Finish::NOTHING, (7, 2), &mut spread));
+                assert!(out == spread);
+                let finish = Finish { added: Added::Result, ..Finish::NOTHING };
+                linear(Left::Rows(&a), &map, 0..map.panels(), finish, &mut out);
+                close("added product", &out, &expected.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-5);
+            }
+        }
     }
 }
 

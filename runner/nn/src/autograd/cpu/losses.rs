@@ -4,7 +4,10 @@ use dfdx::prelude::Tape;
 use rayon::prelude::*;
 
 use super::{Activations, Cpu, Device, Parameter, give, operations::give_to, parameter_gradient, values};
-use crate::{Error, Quantized, kernels};
+use crate::{
+    Error, Quantized,
+    kernels::{self, Packed, Source},
+};
 
 /// Values that one thread takes at a time.
 const VALUES: usize = 1 << 15;
@@ -115,11 +118,12 @@ impl Cpu {
             let table = values(codebook);
             let squares = kernels::row_squares(isa, &table, width);
             workers.run(|| {
+                let map = Packed::borrowed(&workers, Source::rows(&table, width));
                 let parts = z.par_chunks(part * width).zip(codes.par_chunks_mut(part));
                 let parts = parts.zip(off.par_chunks_mut(part * width)).zip(chosen.par_chunks_mut(part * width));
                 let sums = parts.map(|(((z, codes), off), chosen)| {
                     let mut scratch = workers.buffer(codes.len() * squares.len());
-                    kernels::nearest(isa, z, &table, &squares, codes, &mut scratch);
+                    kernels::nearest(isa, z, &map, &squares, codes, &mut scratch);
                     kernels::gather_rows(&table, width, codes, chosen);
                     off.copy_from_slice(z);
                     kernels::add_scaled(isa, off, chosen, -1.0);
