@@ -21,7 +21,8 @@ pub fn classify(
     texts: &[String],
     threads: usize,
 ) -> Result<Vec<Classified>, ModelError> {
-    let ids = texts.iter().map(|text| clip.tokenizer().encode(text)).collect::<Result<Vec<_>, _>>();
+    let tokenizer = clip.tokenizer()?;
+    let ids = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>();
     let ids = ids.map_err(|error| ModelError::Input(error.to_string()))?;
     let texts = normalised(clip.encode_texts(&ids, threads)?, clip.dim());
     let mut found = Vec::with_capacity(images.len());

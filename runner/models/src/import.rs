@@ -107,7 +107,7 @@ fn survey(parts: Parts) -> Result<(Vec<Planned>, BTreeMap<String, String>), Mode
     let mut texts = vec![("format", "pt".to_owned()), ("preprocessor_config.json", loaded.preprocess().to_json())];
     match &loaded {
         Loaded::Clip(clip) => {
-            let tokenizer = clip.tokenizer();
+            let tokenizer = clip.tokenizer()?;
             let json = tokenizer.to_json().map_err(|error| ModelError::Input(error.to_string()))?;
             texts.push(("config.json", clip.config().to_json(Some((tokenizer.start(), tokenizer.end()))).to_string()));
             texts.push(("tokenizer.json", json));

@@ -55,12 +55,12 @@ pub(crate) enum Tokenizer {
 }
 
 impl Tokenizer {
-    pub(crate) fn load(&self) -> Result<Option<ClipTokenizer>, ModelError> {
+    pub(crate) fn load(&self) -> Result<ClipTokenizer, ModelError> {
         let of = |name: &str, result: Result<ClipTokenizer, DataError>| {
-            result.map(Some).map_err(|error| ModelError::file(name, error.to_string()))
+            result.map_err(|error| ModelError::file(name, error.to_string()))
         };
         match self {
-            Self::None => Ok(None),
+            Self::None => Err(ModelError::Input("a model without a tokenizer takes no texts".to_owned())),
             Self::Folder(folder) => of(&folder.display().to_string(), ClipTokenizer::from_folder(folder)),
             Self::Texts { file, json, config } => of(file, ClipTokenizer::from_json(json, config.as_deref())),
             Self::OpenAi => of("CLIP's vocabulary", ClipTokenizer::openai()),
@@ -99,9 +99,7 @@ impl Parts {
         let (ModelConfig::Clip(config), None) = (&self.config, gpu) else {
             return self.load_noting(gpu, &mut |_, _, _| ());
         };
-        let (config, name) = (*config, self.weights.name());
-        let tokenizer = self.tokenizer.load()?.ok_or_else(|| ModelError::file(name, "no tokenizer"))?;
-        Clip::over(config, self.weights, tokenizer, self.preprocess).map(Loaded::Clip)
+        Clip::over(*config, self.weights, self.tokenizer, self.preprocess).map(Loaded::Clip)
     }
 
     /// Loads all weights, and tells each tensor that the network takes: name, shape, and number format in the file.
@@ -123,8 +121,7 @@ impl Parts {
                 Classifier::new(config, values, preprocess).map(Loaded::Classifier)
             }
             ModelConfig::Clip(config) => {
-                let tokenizer = tokenizer.load()?.ok_or_else(|| ModelError::file(weights.name(), "no tokenizer"))?;
-                Clip::new(config, values, tokenizer, preprocess, gpu).map(Loaded::Clip)
+                Clip::new(config, values, tokenizer.load()?, preprocess, gpu).map(Loaded::Clip)
             }
         }
     }

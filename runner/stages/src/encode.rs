@@ -192,14 +192,14 @@ struct Texts(Encoder);
 
 impl Texts {
     fn tokenize(&self, clip: &Clip, rows: &Batch) -> Result<Vec<Vec<u32>>, StageError> {
-        let context = clip.tokenizer().context();
-        let uncut = clip.tokenizer().clone().with_context(1 << 20);
+        let tokenizer = clip.tokenizer().map_err(crate::stage_error)?;
+        let (context, uncut) = (tokenizer.context(), tokenizer.clone().with_context(1 << 20));
         let ids = rows.ids()?;
         let texts = rows.text(&self.0.column)?;
         let mut all = Vec::with_capacity(rows.len());
         for (i, text) in texts.iter().flatten().enumerate() {
             let failed = |error| StageError::because(format!("row `{}`", ids.value(i)), error);
-            let tokens = clip.tokenizer().encode(text).map_err(failed)?;
+            let tokens = tokenizer.encode(text).map_err(failed)?;
             if tokens.len() >= context && !self.0.truncate {
                 let length = uncut.encode(text).map_err(failed)?.len();
                 if length > context {

@@ -215,7 +215,7 @@ fn show(hub: &Hub, model: &str, app: &App<'_>) -> Result<(), Failure> {
     // A card is JSON, or text where somebody wrote it by hand.
     let card = card.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
     let (facts, mut document) = match loaded.as_ref() {
-        Loaded::Clip(clip) => clip_facts(clip),
+        Loaded::Clip(clip) => clip_facts(clip)?,
         Loaded::Classifier(classifier) => classifier_facts(classifier),
     };
     if app.output.json {
@@ -244,7 +244,7 @@ fn show(hub: &Hub, model: &str, app: &App<'_>) -> Result<(), Failure> {
 /// What there is to say about a model: for people, and as JSON.
 type Facts = (Vec<(&'static str, String)>, Value);
 
-fn clip_facts(clip: &Clip) -> Facts {
+fn clip_facts(clip: &Clip) -> Result<Facts, Failure> {
     let (vision, text) = (&clip.config().vision, &clip.config().text);
     let tower = |tower: &TowerConfig| format!("{} layers, width {}, {} heads", tower.layers, tower.width, tower.heads);
     let size = vision.image_size();
@@ -259,7 +259,7 @@ fn clip_facts(clip: &Clip) -> Facts {
         VisionConfig::Vit(vit) => Some(vit.patch_size),
         VisionConfig::ResNet(_) => None,
     };
-    let (vocabulary, context) = (clip.tokenizer().vocab_size(), clip.tokenizer().context());
+    let (vocabulary, context) = (clip.tokenizer()?.vocab_size(), clip.tokenizer()?.context());
     let facts = vec![
         ("logit scale", number(clip.logit_scale().into())),
         ("images", images),
@@ -274,7 +274,7 @@ fn clip_facts(clip: &Clip) -> Facts {
         "vocabulary": vocabulary,
         "context": context,
     });
-    (facts, document)
+    Ok((facts, document))
 }
 
 fn classifier_facts(classifier: &Classifier) -> Facts {
@@ -298,7 +298,7 @@ fn tokenize(hub: &Hub, model: &str, pad: bool, app: &App<'_>) -> Result<(), Fail
             error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|&&byte| byte == b'\n').count();
         Failure::failed(format!("stdin, line {}: not UTF-8 text", line + 1))
     })?;
-    let tokenizer = clip.tokenizer();
+    let tokenizer = clip.tokenizer()?;
     // A line is what stands before a line feed, and nothing else ends one.
     let lines = input.strip_suffix('\n').unwrap_or(&input).split('\n').filter(|_| !input.is_empty());
     let ids = lines.map(|line| if pad { tokenizer.encode_padded(line) } else { tokenizer.encode(line) });

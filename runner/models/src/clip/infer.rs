@@ -1,10 +1,13 @@
 //! A CLIP model ready to encode.
 
+use std::sync::OnceLock;
+
 use runner_data::{ClipTokenizer, Preprocess};
 
 use crate::{
     ModelError,
     clip::{ClipConfig, gpu::OnGpu, host::OnHost, network::Values},
+    parts::Tokenizer,
     weights::Weights,
 };
 
@@ -13,7 +16,9 @@ pub struct Clip {
     config: ClipConfig,
     towers: Towers,
     logit_scale: f32,
-    tokenizer: ClipTokenizer,
+    tokenizer: OnceLock<ClipTokenizer>,
+    /// Where the tokenizer comes from, if it is not there yet.
+    source: Tokenizer,
     preprocess: Preprocess,
 }
 
@@ -51,32 +56,23 @@ impl Clip {
             Some(gpu) => Towers::Gpu(OnGpu::load(gpu, config, &mut values)?),
             None => Towers::Host(Box::new(OnHost::load(config, &mut values)?)),
         };
-        Ok(Self::of(config, towers, log_scale, tokenizer, preprocess))
+        let tokenizer = OnceLock::from(bounded(&config, tokenizer));
+        let (logit_scale, source) = (log_scale.exp(), Tokenizer::None);
+        Ok(Self { config, towers, logit_scale, tokenizer, source, preprocess })
     }
 
-    /// A model on the processor that reads its weights when it needs them.
+    /// A model on the processor that reads its weights and its tokenizer when it needs them.
     pub(crate) fn over(
         config: ClipConfig,
         weights: Weights,
-        tokenizer: ClipTokenizer,
+        source: Tokenizer,
         preprocess: Preprocess,
     ) -> Result<Self, ModelError> {
         check_size(&config, &preprocess)?;
         let log_scale = weights.tensor("logit_scale", &[])?.first().copied().unwrap_or(config.logit_scale_init);
         let towers = Towers::Host(Box::new(OnHost::over(config, weights)?));
-        Ok(Self::of(config, towers, log_scale, tokenizer, preprocess))
-    }
-
-    fn of(
-        config: ClipConfig,
-        towers: Towers,
-        log_scale: f32,
-        tokenizer: ClipTokenizer,
-        preprocess: Preprocess,
-    ) -> Self {
-        let context = tokenizer.context().min(config.text.positions);
-        let (logit_scale, tokenizer) = (log_scale.exp(), tokenizer.with_context(context));
-        Self { config, towers, logit_scale, tokenizer, preprocess }
+        let (logit_scale, tokenizer) = (log_scale.exp(), OnceLock::new());
+        Ok(Self { config, towers, logit_scale, tokenizer, source, preprocess })
     }
 
     /// The architecture.
@@ -84,9 +80,14 @@ impl Clip {
         &self.config
     }
 
-    /// Turns texts into the ids that [`Clip::encode_texts`] takes.
-    pub fn tokenizer(&self) -> &ClipTokenizer {
-        &self.tokenizer
+    /// Turns texts into the ids that [`Clip::encode_texts`] takes. Read when it is first asked for: a large vocabulary takes longer
+    /// to read than a picture to encode.
+    pub fn tokenizer(&self) -> Result<&ClipTokenizer, ModelError> {
+        if let Some(tokenizer) = self.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        let tokenizer = bounded(&self.config, self.source.load()?);
+        Ok(self.tokenizer.get_or_init(|| tokenizer))
     }
 
     /// Turns pictures into the pixels that [`Clip::encode_images`] takes.
@@ -121,6 +122,12 @@ impl Clip {
             Towers::Gpu(gpu) => gpu.texts(ids),
         }
     }
+}
+
+/// A tokenizer that gives no more ids than the text tower has positions.
+fn bounded(config: &ClipConfig, tokenizer: ClipTokenizer) -> ClipTokenizer {
+    let context = tokenizer.context().min(config.text.positions);
+    tokenizer.with_context(context)
 }
 
 /// Preprocessing must make what the image tower takes.

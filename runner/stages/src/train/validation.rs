@@ -153,10 +153,10 @@ fn encode_texts(clip: &Clip, texts: &[String], threads: usize) -> Result<Vec<f32
             distinct.len() - 1
         });
     }
-    let dim = clip.dim();
+    let (dim, tokenizer) = (clip.dim(), clip.tokenizer().map_err(crate::stage_error)?);
     let mut vectors = Vec::with_capacity(distinct.len() * dim);
     for chunk in distinct.chunks(CHUNK) {
-        let tokens = chunk.iter().map(|text| clip.tokenizer().encode(text));
+        let tokens = chunk.iter().map(|text| tokenizer.encode(text));
         let tokens: Result<Vec<_>, _> = tokens.collect();
         let tokens = tokens.map_err(|error| StageError::because("a text for validation", error))?;
         vectors.extend(clip.encode_texts(&tokens, threads).map_err(crate::stage_error)?);
