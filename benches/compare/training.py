@@ -254,7 +254,7 @@ def main():
     parser.add_argument("models", nargs="*", metavar="MODEL", help="of " + ", ".join(MODELS) + "; all by default")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="of the slowest engine in a round")
-    parser.add_argument("--isa", choices=["best", "avx2"], default="best", help="avx2 switches AVX-512 off, but not in the matrix products of runner's training")
+    parser.add_argument("--isa", choices=["best", "avx2"], default="best", help="avx2 switches AVX-512 off")
     parser.add_argument("--compile", action="store_true", help="PyTorch through torch.compile as well")
     parser.add_argument("--program", help="the built benchmark `step`, instead of building it")
     arguments = parser.parse_args()
