@@ -1,17 +1,20 @@
 //! What can go wrong with data, in words that name the file, the place and the way out.
 
 use std::{
-    io,
+    fs::{File, Metadata},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use runner_contract::StageError;
 
+use crate::decode::MOST_BYTES;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A file or folder cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", shown(&path.display().to_string()))]
     Io {
         /// `read`, `write`, `list`, …
         action: &'static str,
@@ -21,7 +24,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// A file does not hold what its format says.
-    #[error("{file}{}: {message}", place.as_deref().map(|place| format!(", {place}")).unwrap_or_default())]
+    #[error("{}{}: {message}", shown(file), place.as_deref().map(|place| format!(", {place}")).unwrap_or_default())]
     Format {
         /// The file, or what the bytes came from.
         file: String,
@@ -31,7 +34,7 @@ pub enum DataError {
         message: String,
     },
     /// A picture cannot be decoded.
-    #[error("{path}: cannot decode the image: {message}")]
+    #[error("{}: cannot decode the image: {message}", shown(path))]
     Image {
         /// The picture's path or name.
         path: String,
@@ -90,9 +93,26 @@ impl From<DataError> for StageError {
     }
 }
 
-/// Reads a whole file.
+/// Reads a whole file, if it is a plain one that fits in memory: from a device there is no end of bytes.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
-    std::fs::read(path).map_err(DataError::io("read", path))
+    let size = plain(path)?.len();
+    if size > MOST_BYTES {
+        let message = format!("{size} bytes is over the limit of {MOST_BYTES}");
+        return Err(DataError::format(path.display().to_string(), message));
+    }
+    let mut bytes = Vec::with_capacity(size as usize);
+    let read = File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
+    read.map_err(DataError::io("read", path))?;
+    Ok(bytes)
+}
+
+/// What is known of a plain file, or of one that a link leads to. It is not opened: to open a pipe may take for ever.
+pub(crate) fn plain(path: &Path) -> Result<Metadata, DataError> {
+    let found = std::fs::metadata(path).map_err(DataError::io("read", path))?;
+    match found.is_file() {
+        true => Ok(found),
+        false => Err(DataError::io("read", path)(io::Error::other("not a regular file"))),
+    }
 }
 
 /// Reads a whole text file.
@@ -101,4 +121,47 @@ pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
         let at = error.utf8_error().valid_up_to();
         DataError::format_at(path.display().to_string(), format!("byte {at}"), "not UTF-8 text")
     })
+}
+
+/// Most characters of a file, or of what a library says of it, that a message quotes.
+const MOST_QUOTED: usize = 200;
+
+/// Most characters of a path: names that a table holds may be longer than any file's.
+const MOST_SHOWN: usize = 1024;
+
+/// Text to quote in a message: its beginning, without the control characters that would write elsewhere on a terminal.
+pub(crate) fn short(text: &str) -> String {
+    beginning(text, MOST_QUOTED)
+}
+
+/// The same for a path, which is of use only as a whole.
+pub(crate) fn shown(path: &str) -> String {
+    beginning(path, MOST_SHOWN)
+}
+
+fn beginning(text: &str, most: usize) -> String {
+    let mut quoted = String::new();
+    for (i, character) in text.chars().enumerate() {
+        match character {
+            _ if i == most => {
+                quoted.push('…');
+                break;
+            }
+            character if character.is_control() => quoted.extend(character.escape_debug()),
+            character => quoted.push(character),
+        }
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_is_short_and_has_no_control_characters() {
+        assert_eq!(short("a\u{1b}[2J é\n"), "a\\u{1b}[2J é\\n");
+        assert_eq!(short(&"x".repeat(200)).chars().count(), 200);
+        assert_eq!(short(&"x".repeat(20_000)), format!("{}…", "x".repeat(200)));
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use proptest::prelude::*;
 use runner_contract::{Batch, ColumnType, Digest, ImageRef, ShardInfo};
-use runner_data::{Catalog, Dataset, FileStamp, Memory, OpenOptions, Pixels, encode_png, read_idx};
+use runner_data::{Catalog, Dataset, FileStamp, Limits, Memory, OpenOptions, Pixels, decode, encode_png, read_idx};
 
 fn all(dataset: &dyn Dataset, limit: Option<usize>) -> Batch {
     let columns: Vec<String> = dataset.schema().columns.iter().map(|column| column.name.clone()).collect();
@@ -229,6 +229,120 @@ fn a_bad_row_is_named_with_its_line() {
     assert!(jsonl("{\"a\":1}\n{\"a\":null}\n").contains("column `a`: values of several types, null, or nested"));
 }
 
+/// A file of zeros behind some bytes, which takes no room on disk.
+fn sparse(path: &Path, start: &[u8], size: u64) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, start).unwrap();
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(size).unwrap();
+}
+
+#[test]
+fn rows_without_end_are_refused_with_their_line() {
+    let root = tempfile::tempdir().unwrap();
+    for (name, start, message) in [
+        ("t.csv", "", "t.csv, line 1: a row of more than 67108864 bytes"),
+        ("t.csv", "\"", "t.csv, line 1: a row of more than 67108864 bytes"),
+        ("t.csv", "a,b\n1,2\n3,\"", "t.csv, line 3: a row of more than 67108864 bytes"),
+        ("t.jsonl", "\n", "t.jsonl, line 2: longer than 67108864 bytes"),
+        ("t.jsonl", "{\"a\":1}\n", "t.jsonl, line 2: longer than 67108864 bytes"),
+    ] {
+        sparse(&root.path().join(name), start.as_bytes(), 3 << 30);
+        let error = error(root.path(), name);
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn a_table_has_a_bounded_number_of_columns() {
+    let root = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..200_000).map(|i| format!("c{i}")).collect();
+    let object: Vec<String> = names.iter().map(|name| format!("\"{name}\":1")).collect();
+    write(root.path(), "t.csv", names.join(",").as_bytes());
+    write(root.path(), "t.jsonl", format!("{{{}}}", object.join(",")).as_bytes());
+    for table in ["t.csv", "t.jsonl"] {
+        assert!(error(root.path(), table).contains("line 1: 200000 columns, expected at most 4096"));
+    }
+    let names = names[..4096].join(",");
+    write(root.path(), "t.csv", format!("{names}\n{names}\n").as_bytes());
+    assert_eq!(open(root.path(), "t.csv").schema().columns.len(), 4096);
+}
+
+#[test]
+fn messages_quote_a_table_without_its_control_characters() {
+    let root = tempfile::tempdir().unwrap();
+    for (table, message) in [
+        ("path\n\u{1b}[2J.png\n", "/\\u{1b}[2J.png: No such file"),
+        ("\u{1b}[2J,\u{1b}[2J\n1,2\n", "column `\\u{1b}[2J` stands twice"),
+        ("\u{1b}[2J,b\n1\n", "2 columns (\\u{1b}[2J, b)"),
+        ("id\n\u{1b}[2J\n\u{1b}[2J\n", "id `\\u{1b}[2J` is empty or stands twice"),
+    ] {
+        write(root.path(), "t.csv", table.as_bytes());
+        let error = error(root.path(), "t.csv");
+        assert!(error.contains(message), "{error}");
+    }
+    write(root.path(), "t.jsonl", "{\"a\":1}\n{\"a\":1,\"\\u001b[2J\":1}\n".as_bytes());
+    assert!(error(root.path(), "t.jsonl").contains("key `\\u{1b}[2J`, which"));
+}
+
+/// Why the picture of a row cannot be decoded.
+fn unusable(batch: &Batch, row: usize) -> String {
+    let ImageRef::Encoded { bytes, path } = batch.images("image").unwrap()[row] else { panic!("decoded") };
+    decode(bytes, path, &Limits::default()).unwrap_err().to_string()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_row_that_names_no_regular_file_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    for path in ["/dev/zero", "."] {
+        write(root.path(), "t.csv", format!("path\n{path}\n").as_bytes());
+        let error = error(root.path(), "t.csv");
+        assert!(error.contains("line 2: row 0: cannot read") && error.contains("not a regular file"), "{error}");
+    }
+}
+
+#[test]
+fn a_picture_file_that_is_too_large_is_one_unusable_picture() {
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), "pets/a.png", &png(1));
+    sparse(&root.path().join("pets/b.png"), &png(2), (512 << 20) + 1);
+    write(root.path(), "t.csv", b"path\npets/a.png\npets/b.png\n");
+    for reference in ["pets", "t.csv"] {
+        let rows = all(open(root.path(), reference).as_ref(), None);
+        assert_eq!(rows.images("image").unwrap().len(), 2);
+        let error = unusable(&rows, 1);
+        assert!(
+            error.ends_with("b.png: cannot decode the image: 536870913 bytes is over the limit of 536870912"),
+            "{error}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_in_a_folder_is_passed_over_or_one_unusable_picture() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("pets");
+    write(&folder, "cat/a.png", &png(1));
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
+    link("nowhere", "cat/notes.txt");
+    link("nowhere", "cat/b.png");
+    link("c.png", "cat/c.png");
+    link("a.png", "cat/d.png");
+    link("/dev/zero", "cat/e.png");
+    let pets = open(root.path(), "pets");
+    let rows = all(pets.as_ref(), None);
+    assert_eq!(ids(&rows), ["a", "b", "c", "d", "e"].map(|name| format!("pets/cat/{name}.png")));
+    for row in [1, 2, 4] {
+        assert!(unusable(&rows, row).contains("a link that leads nowhere, or not a regular file"));
+    }
+    assert_eq!(rows.images("image").unwrap()[3], ImageRef::Encoded { bytes: &png(1), path: "cat/d.png" });
+    // The link that leads somewhere again is another picture.
+    let before = pets.shards(None).unwrap();
+    write(&folder, "cat/nowhere", &png(7));
+    assert_ne!(keys(&before, "image"), keys(&open(root.path(), "pets").shards(None).unwrap(), "image"));
+}
+
 #[test]
 fn classes_of_joined_datasets_are_joined_by_name() {
     let root = tempfile::tempdir().unwrap();
@@ -316,6 +430,10 @@ fn damaged_idx_files_are_named() {
     assert!(error(&packed[..packed.len() - 10]).contains("gzip"));
     // A header that promises little before much data.
     assert!(error(&gzip(&idx(&[3], &[1; 4000]))).contains("unpacks to more than"));
+    // Zeros pack too well to be pictures.
+    let zeros = error(&gzip(&idx(&[20 << 20], &vec![0; 20 << 20])));
+    assert!(zeros.contains("more than 64 times as many"), "{zeros}");
+    assert_eq!(read_idx(&gzip(&idx(&[8 << 20], &vec![0; 8 << 20])), "f").unwrap().data.len(), 8 << 20);
 }
 
 proptest! {

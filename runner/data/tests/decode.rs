@@ -95,6 +95,31 @@ fn a_small_file_cannot_ask_for_much_memory() {
     assert!(decode(&encode(sample(), ImageFormat::Png), "x", &small).is_err());
 }
 
+#[test]
+fn a_message_does_not_repeat_all_that_a_file_claims() {
+    // A TIFF file of 65,535 samples a pixel, each of 8 bits.
+    let mut tiff = b"II*\0\x08\0\0\0\x08\0".to_vec();
+    let entries = [
+        (256, 1, 1),
+        (257, 1, 1),
+        (258, 65_535, 110),
+        (259, 1, 1),
+        (262, 1, 2),
+        (273, 1, 110),
+        (277, 1, 65_535),
+        (279, 1, 1),
+    ];
+    for (tag, count, value) in entries {
+        tiff.extend([u16::to_le_bytes(tag), u16::to_le_bytes(3)].concat());
+        tiff.extend([u32::to_le_bytes(count), u32::to_le_bytes(value)].concat());
+    }
+    tiff.extend([0; 4]);
+    tiff.extend([8, 0].repeat(65_535));
+    let error = decode(&tiff, "x.tif", &Limits::default()).unwrap_err().to_string();
+    assert!(error.starts_with("x.tif: cannot decode the image: ") && error.ends_with('…'), "{error}");
+    assert!(error.chars().count() < 300, "{error}");
+}
+
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), format in 0usize..8) {

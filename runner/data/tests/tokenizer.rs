@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 use runner_data::{Cleaning, ClipTokenizer, clean, train_tokenizer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizer")
@@ -137,6 +137,80 @@ fn what_is_no_clip_tokenizer_is_named() {
     fs::write(temporary.path().join("merges.txt"), "a b c\n").unwrap();
     let error = ClipTokenizer::from_folder(temporary.path()).unwrap_err().to_string();
     assert!(error.contains("merges.txt, line 1: expected two tokens"), "{error}");
+}
+
+/// The golden tokenizer with something else at these keys.
+fn changed(change: impl FnOnce(&mut Value)) -> String {
+    let mut tokenizer = serde_json::from_str(&fs::read_to_string(folder().join("tokenizer.json")).unwrap()).unwrap();
+    change(&mut tokenizer);
+    tokenizer.to_string()
+}
+
+#[test]
+fn parts_that_no_clip_tokenizer_has_never_reach_the_library() {
+    let part = |key: &'static str, part: Value| changed(move |whole| whole[key] = part);
+    let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    let sequence = |parts: Vec<Value>| json!({"type": "Sequence", "normalizers": parts});
+    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let model = |key: &'static str, part: Value| changed(move |whole| whole["model"][key] = part);
+    for (tokenizer, message) in [
+        (
+            part("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})),
+            "normalizer: type `Precompiled`",
+        ),
+        (
+            part("normalizer", json!({"type": "Prepend", "prepend": "a".repeat(50_000_000)})),
+            "normalizer: type `Prepend`",
+        ),
+        (part("normalizer", sequence(vec![replace("a", "a"); 9])), "normalizer: 9 parts, expected at most 8"),
+        (part("normalizer", replace("a", "aa")), "Replace puts 2 bytes in the place of 1"),
+        (part("normalizer", replace("", "a")), "Replace of nothing"),
+        (part("normalizer", json!({"type": "Replace", "pattern": {"Regex": ".*"}, "content": " "})), "pattern `.*`"),
+        (part("normalizer", sequence(vec![sequence(vec![])])), "normalizer: type `Sequence`"),
+        (part("pre_tokenizer", json!({"type": "Sequence", "pretokenizers": [level, level]})), "ByteLevel 2 times"),
+        (
+            part("post_processor", json!({"type": "TemplateProcessing", "single": vec![text; 9]})),
+            "9 pieces in its `single`",
+        ),
+        (part("decoder", json!({"type": "WordPiece"})), "decoder: type `WordPiece`"),
+        (part("model", json!({"type": "WordPiece", "vocab": {}})), "model: type `WordPiece`"),
+        (model("end_of_word_suffix", Value::Null), "`end_of_word_suffix` is null"),
+        (model("dropout", json!(0.5)), "`dropout` leaves merges out at random"),
+    ] {
+        let error = ClipTokenizer::from_json(&tokenizer, None).unwrap_err().to_string();
+        assert!(error.starts_with("tokenizer.json: not a tokenizer: ") && error.contains(message), "{error}");
+    }
+    let same_length = part("normalizer", sequence(vec![replace("ab", "ba"); 8]));
+    assert!(ClipTokenizer::from_json(&same_length, None).is_ok());
+}
+
+#[test]
+fn ids_of_a_tokenizer_are_distinct_and_below_its_size() {
+    let id = |token: &'static str, id: Value| changed(move |whole| whole["model"]["vocab"][token] = id);
+    for (tokenizer, message) in [
+        (id("a", json!(1)), "another token has the same"),
+        (id("a", json!(565)), "token `a` has the id 565: expected a number below 565"),
+        (id("a", json!(1u64 << 31)), "token `a` has the id 2147483648: expected a number below 565"),
+        (id("a", json!(-1)), "token `a` has the id -1"),
+        (changed(|whole| whole["added_tokens"][0]["id"] = json!(5)), "has the id 5, but 563 in the vocabulary"),
+    ] {
+        let error = ClipTokenizer::from_json(&tokenizer, None).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    let more = changed(|whole| {
+        let token = json!({"id": 565, "content": "<|pad|>", "single_word": false, "lstrip": false, "rstrip": false,
+                           "normalized": false, "special": true});
+        whole["added_tokens"].as_array_mut().unwrap().push(token);
+    });
+    assert_eq!(ClipTokenizer::from_json(&more, None).unwrap().vocab_size(), 566);
+}
+
+#[test]
+fn what_a_tokenizer_says_twice_is_checked_where_it_is_read() {
+    let bad = r#"{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "#;
+    let twice = changed(|_| {}).replacen('{', bad, 1);
+    assert!(ClipTokenizer::from_json(&twice, None).is_ok());
 }
 
 proptest! {

@@ -3,6 +3,9 @@
 /// Most files that a pattern may stand for.
 const MOST: usize = 100_000;
 
+/// Most patterns in one text: each is expanded inside the one before.
+const MOST_PATTERNS: usize = 16;
+
 /// Whether there is a pattern in it.
 pub(super) fn is_pattern(text: &str) -> bool {
     text.contains('{') && text.contains('}')
@@ -10,6 +13,10 @@ pub(super) fn is_pattern(text: &str) -> bool {
 
 /// All texts that a pattern stands for, in order; an error says what is wrong with it.
 pub(super) fn expand(pattern: &str) -> Result<Vec<String>, String> {
+    let patterns = pattern.matches('{').count();
+    if patterns > MOST_PATTERNS {
+        return Err(format!("{patterns} patterns in braces, expected at most {MOST_PATTERNS}"));
+    }
     let Some(open) = pattern.find('{') else { return Ok(vec![pattern.to_owned()]) };
     let close = pattern[open..].find('}').map(|at| open + at).ok_or("a `{` without a `}`")?;
     let (before, inside, behind) = (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);
@@ -59,5 +66,12 @@ mod tests {
         {
             assert!(expand(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn patterns_without_number_are_refused() {
+        assert_eq!(expand(&"{1..1}".repeat(16)).unwrap(), ["1".repeat(16)]);
+        let message = "18000 patterns in braces, expected at most 16";
+        assert_eq!(expand(&"{1..1}".repeat(18_000)).unwrap_err(), message);
     }
 }

@@ -159,7 +159,7 @@ impl Table for Folder {
             let mut images = ImagesBuilder::new(ImageForm::Encoded);
             for file in files {
                 let entry = &file.entry;
-                let bytes = self.root.join(&entry.path).read_range(entry, 0..entry.size)?;
+                let bytes = self.root.join(&entry.path).read_picture(entry)?;
                 images.push(ImageRef::Encoded { bytes: &bytes, path: self.called(file) }).map_err(batch_error)?;
             }
             batch = batch.with(IMAGE, ColumnData::Images(images)).map_err(batch_error)?;
@@ -175,24 +175,7 @@ impl Table for Folder {
         let mut ids = KeyHasher::new("ids/1").part("name", self.about.name.as_bytes());
         let (mut images, mut labels) = (KeyHasher::new("files/1"), KeyHasher::new("labels/1"));
         let files = &self.files[rows.clone()];
-        let versions: Option<Vec<Digest>> =
-            files.iter().map(|file| file.entry.version.digest(file.entry.size)).collect();
-        let digests = match (versions, &self.root) {
-            (Some(digests), _) => digests,
-            (None, Place::Disk(root)) => {
-                let wanted = |(row, File { entry, .. }): (usize, &File)| Wanted {
-                    row,
-                    path: root.join(&entry.path),
-                    seen: match entry.version {
-                        Version::Modified(modified) => modified.map(|modified| (entry.size, modified)),
-                        Version::Tag(_) => None,
-                    },
-                };
-                self.digests.of(&rows.zip(files).map(wanted).collect::<Vec<_>>())?
-            }
-            (None, place) => return Err(place.failed("objects without ETags cannot be told apart")),
-        };
-        for (file, digest) in files.iter().zip(digests) {
+        for (file, digest) in files.iter().zip(self.contents(rows)?) {
             // Validation pictures have the same key wherever they lie.
             ids = ids.part("path", self.called(file).as_bytes());
             images = images.digest("file", &digest);
@@ -203,6 +186,33 @@ impl Table for Folder {
             columns.insert(LABEL.to_owned(), labels.finish());
         }
         Ok((ids.finish(), columns))
+    }
+}
+
+impl Folder {
+    /// The digest of each picture's content.
+    fn contents(&self, rows: Range<usize>) -> Result<Vec<Digest>, DataError> {
+        let files = &self.files[rows.clone()];
+        // Of files on disk, only the content tells.
+        let known: Vec<_> = files.iter().map(|file| file.entry.version.digest(file.entry.size)).collect();
+        let unknown = rows.zip(files).zip(&known).filter(|(_, known)| known.is_none());
+        let read = match &self.root {
+            Place::Disk(root) => {
+                let wanted = |((row, File { entry, .. }), _): ((usize, &File), _)| Wanted {
+                    row,
+                    path: root.join(&entry.path),
+                    seen: match entry.version {
+                        Version::Modified(modified) => modified.map(|modified| (entry.size, modified)),
+                        Version::Tag(_) | Version::Nothing => None,
+                    },
+                };
+                self.digests.of(&unknown.map(wanted).collect::<Vec<_>>())?
+            }
+            Place::Bucket(..) => Vec::new(),
+        };
+        let mut read = read.into_iter();
+        let digests: Option<Vec<Digest>> = known.into_iter().map(|known| known.or_else(|| read.next())).collect();
+        digests.ok_or_else(|| self.root.failed("objects without ETags cannot be told apart"))
     }
 }
 

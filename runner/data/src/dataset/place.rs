@@ -13,10 +13,11 @@ use std::{
 use runner_contract::Digest;
 
 use super::{
+    folder::is_picture,
     memory::{FileStamp, Remembered, Seen},
     objects::{Children, Object, Objects, Stream},
 };
-use crate::DataError;
+use crate::{DataError, decode};
 
 /// How deep folders are followed, so that a link to a parent ends.
 const MOST_DEPTH: usize = 12;
@@ -46,6 +47,8 @@ pub(super) enum Version {
     Modified(Option<i64>),
     /// The ETag of an object.
     Tag(String),
+    /// There is no content: a link that leads nowhere, or something that is no plain file.
+    Nothing,
 }
 
 /// What is read from front to back.
@@ -202,6 +205,15 @@ impl Place {
         }
     }
 
+    /// A picture's file that was seen, or what stands for one that cannot be had.
+    pub(super) fn read_picture(&self, entry: &Entry) -> Result<Vec<u8>, DataError> {
+        match (&entry.version, decode::too_large(entry.size)) {
+            (Version::Nothing, _) => Ok(decode::none("a link that leads nowhere, or not a regular file")),
+            (_, Some(instead)) => Ok(instead),
+            (_, None) => self.read_range(entry, 0..entry.size),
+        }
+    }
+
     /// Streams a file that was seen, from a byte on.
     pub(super) fn open(&self, entry: &Entry, from: u64) -> Result<Box<dyn Input>, DataError> {
         match self {
@@ -247,7 +259,7 @@ impl Place {
     fn object(&self, url: &str, entry: &Entry) -> Object {
         let tag = match &entry.version {
             Version::Tag(tag) => tag.clone(),
-            Version::Modified(_) => String::new(),
+            Version::Modified(_) | Version::Nothing => String::new(),
         };
         Object { url: url.to_owned(), size: entry.size, tag }
     }
@@ -259,10 +271,12 @@ impl Place {
 }
 
 impl Version {
-    /// The digest that stands for an object's content: of its ETag and size. Files on disk are digested by content.
+    /// The digest that stands for an object's content: of its ETag and size, or of no content. Files on disk are digested by
+    /// content.
     pub(super) fn digest(&self, size: u64) -> Option<Digest> {
         match self {
             Self::Modified(_) => None,
+            Self::Nothing => Some(runner_contract::KeyHasher::new("nothing/1").finish()),
             Self::Tag(tag) => {
                 let key = runner_contract::KeyHasher::new("object/1");
                 Some(key.part("etag", tag.as_bytes()).part("size", &size.to_le_bytes()).finish())
@@ -297,11 +311,24 @@ fn walk(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<Entry>) -> Re
         if kind.map_or_else(|| path.is_dir(), |kind| kind.is_dir()) {
             walk(&path, &below, depth - 1, files)?;
         } else {
-            let seen = Seen::of(&path.metadata().map_err(DataError::io("read", &path))?);
-            files.push(Entry { path: below, size: seen.size, version: Version::Modified(seen.modified) });
+            files.extend(seen(&path, below, kind.is_none())?);
         }
     }
     Ok(())
+}
+
+/// A file in a folder. What has no content is of interest only where it is called as a picture is: somebody counts on that.
+fn seen(path: &Path, below: String, is_link: bool) -> Result<Option<Entry>, DataError> {
+    let seen = match path.metadata() {
+        Ok(found) if found.is_file() => Some(Seen::of(&found)),
+        Ok(_) => None,
+        Err(_) if is_link => None,
+        Err(error) => return Err(DataError::io("read", path)(error)),
+    };
+    Ok(match seen {
+        Some(Seen { size, modified }) => Some(Entry { path: below, size, version: Version::Modified(modified) }),
+        None => is_picture(path).then_some(Entry { path: below, size: 0, version: Version::Nothing }),
+    })
 }
 
 impl Input for BufReader<File> {

@@ -21,7 +21,7 @@ use image::{
 pub(crate) use picture::{Kind, Picture};
 use runner_contract::ImageRef;
 
-use crate::{DataError, contain::contain};
+use crate::{DataError, contain::contain, error::short};
 
 /// Decoded pixels, u8.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,23 @@ impl Default for Limits {
     }
 }
 
+/// Most bytes of a picture's file, wherever it lies.
+pub(crate) const MOST_BYTES: u64 = 512 << 20;
+
+/// Begins what stands in an image column for a file that cannot be had; the reason follows.
+const NONE: &[u8] = b"\0no picture: ";
+
+/// Stands for a file that cannot be had: whoever decodes it gets the reason, so that it is one unusable row like a damaged
+/// file, and not the end of a run.
+pub(crate) fn none(reason: &str) -> Vec<u8> {
+    [NONE, reason.as_bytes()].concat()
+}
+
+/// [`none`] for a file of so many bytes, if these are too many.
+pub(crate) fn too_large(size: u64) -> Option<Vec<u8>> {
+    (size > MOST_BYTES).then(|| none(&format!("{size} bytes is over the limit of {MOST_BYTES}")))
+}
+
 /// Decodes a picture (PNG, JPEG, GIF, BMP, WebP, TIFF, PNM; recognised by content). `path` is for messages.
 ///
 /// Of an animation, the first frame.
@@ -68,9 +85,13 @@ pub fn decode(bytes: &[u8], path: &str, limits: &Limits) -> Result<Pixels, DataE
 
 /// [`decode`] without the conversion to RGB.
 pub(crate) fn open(bytes: &[u8], path: &str, limits: &Limits) -> Result<Picture, DataError> {
-    let fail = |message: String| DataError::image(path, message);
+    // Libraries quote what a file claims, at any length.
+    let fail = |message: String| DataError::image(path, short(&message));
     if bytes.is_empty() {
         return Err(DataError::image(path, "the file is empty"));
+    }
+    if let Some(reason) = bytes.strip_prefix(NONE) {
+        return Err(fail(String::from_utf8_lossy(reason).into_owned()));
     }
     let format = image::guess_format(bytes).map_err(|_| {
         DataError::image(path, "not a PNG, JPEG, GIF, BMP, WebP, TIFF or PNM file (its first bytes match none)")

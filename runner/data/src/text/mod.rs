@@ -5,6 +5,7 @@
 //! `bpe_simple_vocab_16e6.txt.gz` brings OpenAI's clean-up (see [`clean`]) as well; [`ClipTokenizer::with_cleaning`] overrides.
 
 mod build;
+mod check;
 mod clean;
 mod encoding;
 mod html;
@@ -22,7 +23,8 @@ pub use train::train_tokenizer;
 
 use crate::{
     DataError,
-    error::{read, read_text},
+    contain::contain,
+    error::{read, read_text, short},
 };
 
 /// CLIP's context length, where a checkpoint names none.
@@ -105,7 +107,7 @@ impl ClipTokenizer {
 
     fn build(json: &str, config: Option<&str>, file: &str) -> Result<Self, DataError> {
         let wrong = |message: String| DataError::format(file, message);
-        let mut inner = Tokenizer::from_str(json).map_err(|error| wrong(format!("not a tokenizer: {error}")))?;
+        let mut inner = parse(json).map_err(|message| wrong(format!("not a tokenizer: {message}")))?;
         // Both are done here: padding by `encode_padded`, truncation so that the end token stays last.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
@@ -190,8 +192,10 @@ impl ClipTokenizer {
     }
 
     fn extend(&self, ids: &mut Vec<u32>, text: &str) -> Result<(), DataError> {
-        let encoding = self.inner.encode_fast(text, false);
-        let encoding = encoding.map_err(|error| DataError::Invalid(format!("cannot tokenize {text:?}: {error}")))?;
+        // A pattern of a folder's own may be one that the library gives up on.
+        let encoding = contain(|| self.inner.encode_fast(text, false).map_err(|error| error.to_string()));
+        let wrong = |error: String| DataError::Invalid(format!("cannot tokenize `{}`: {}", short(text), short(&error)));
+        let encoding = encoding.map_err(wrong)?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
     }
@@ -259,6 +263,16 @@ impl ClipTokenizer {
         }
         config.to_string()
     }
+}
+
+/// The library's tokenizer of a text that was checked. What the library reads is what was checked: in a text that says
+/// a thing twice it might read the other one.
+fn parse(json: &str) -> Result<Tokenizer, String> {
+    let value: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    check::check(&value)?;
+    let json = value.to_string();
+    drop(value);
+    contain(|| Tokenizer::from_str(&json).map_err(|error| short(&error.to_string())))
 }
 
 impl fmt::Debug for ClipTokenizer {

@@ -13,6 +13,7 @@ use runner_contract::{
 use serde_json::Value;
 
 use super::super::{IMAGE, LABEL};
+use crate::decode::too_large;
 
 /// Where Hugging Face's datasets keep their features, in the schema's metadata.
 const FEATURES: &str = "huggingface";
@@ -260,7 +261,9 @@ fn pictures(array: &ArrayRef, images: &mut ImagesBuilder) -> Result<(), String> 
             },
         };
         let path = paths.as_ref().and_then(|paths| paths.get(row)?.as_deref()).unwrap_or_default();
-        images.push(ImageRef::Encoded { bytes: content, path }).map_err(|error| error.to_string())?;
+        let instead = too_large(content.len() as u64);
+        let bytes = instead.as_deref().unwrap_or(content);
+        images.push(ImageRef::Encoded { bytes, path }).map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ use super::{
     numbered,
     place::{Entry, Place},
 };
-use crate::{DataError, contain::contain};
+use crate::{DataError, contain::contain, error::shown};
 use columns::{Fields, fields};
 
 /// Most bytes of a footer: what is held of a file.
@@ -303,7 +303,7 @@ impl Records {
 
 impl Ranges {
     fn failed(&self, error: &impl Display) -> DataError {
-        self.place.failed(format!("not a Parquet file that can be read: {error}"))
+        self.place.failed(format!("not a Parquet file that can be read: {}", shown(&error.to_string())))
     }
 
     /// Calls the library, which panics on some of the files that lie to it.

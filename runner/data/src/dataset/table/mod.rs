@@ -24,7 +24,11 @@ use super::{
     memory::{Digests, FileStamp, Remembered, Wanted},
     numbered, numbered_key,
 };
-use crate::{DataError, error::read};
+use crate::{
+    DataError,
+    decode::too_large,
+    error::{plain, read, short},
+};
 
 /// Names of a column of picture paths, which becomes `image`.
 const IMAGE_NAMES: [&str; 7] = ["image", "image_path", "path", "file_name", "filename", "file", "filepath"];
@@ -80,12 +84,13 @@ pub(super) fn open(name: &str, path: &Path, extension: &str, remembered: Remembe
             None => 64,
             Some(column) => {
                 let path = picture(path, &row.values[column]).map_err(wrong)?;
-                size_of(&path).map_err(|error| wrong(format!("row {}: {error}", places.len())))?
+                plain(&path).map_err(|error| wrong(format!("row {}: {error}", places.len())))?.len()
             }
         };
         if let Some(column) = id {
             let id = text(&row.values[column]);
             if id.is_empty() || !ids.insert(id.clone()) {
+                let id = short(&id);
                 return Err(wrong(format!("row {}: id `{id}` is empty or stands twice", places.len())));
             }
         }
@@ -96,17 +101,18 @@ pub(super) fn open(name: &str, path: &Path, extension: &str, remembered: Remembe
         return Err(DataError::format(file, "no rows"));
     }
     let mut fields = Vec::with_capacity(sources.len());
+    let mut names = HashSet::new();
     for (i, (source, seen)) in sources.iter().zip(&seen).enumerate() {
         let kind = match () {
             () if Some(i) == id => Kind::Id,
             () if Some(i) == image => Kind::Image,
             () => seen
                 .kind(source, format)
-                .map_err(|message| DataError::format(&file, format!("column `{source}`: {message}")))?,
+                .map_err(|message| DataError::format(&file, format!("column `{}`: {message}", short(source))))?,
         };
         let name = if kind == Kind::Image { IMAGE.to_owned() } else { source.clone() };
-        if fields.iter().any(|field: &Field| field.name == name) {
-            return Err(DataError::format(file, format!("two columns are called `{name}`")));
+        if !names.insert(name.clone()) {
+            return Err(DataError::format(file, format!("two columns are called `{}`", short(&name))));
         }
         fields.push(Field { source: source.clone(), name, kind });
     }
@@ -130,12 +136,14 @@ fn text(value: &Value) -> String {
 /// The path of a picture, relative to the table's folder.
 fn picture(table: &Path, value: &Value) -> Result<PathBuf, String> {
     let path = value.as_str().filter(|path| !path.is_empty());
-    let path = path.ok_or_else(|| format!("the path of the picture is {value}, expected a text"))?;
+    let path =
+        path.ok_or_else(|| format!("the path of the picture is {}, expected a text", short(&value.to_string())))?;
     Ok(table.parent().unwrap_or(Path::new("")).join(path))
 }
 
-fn size_of(path: &Path) -> Result<u64, DataError> {
-    Ok(std::fs::metadata(path).map_err(DataError::io("read", path))?.len())
+/// A picture's file, or what stands for one that is too large.
+fn read_picture(path: &Path) -> Result<Vec<u8>, DataError> {
+    too_large(plain(path)?.len()).map_or_else(|| read(path), Ok)
 }
 
 impl TextTable {
@@ -157,7 +165,7 @@ impl TextTable {
             DataError::format_at(
                 self.path.display().to_string(),
                 place,
-                format!("column `{}`: {message}", field.source),
+                format!("column `{}`: {message}", short(&field.source)),
             )
         };
         fn each<T>(
@@ -190,7 +198,7 @@ impl TextTable {
                 let mut images = ImagesBuilder::new(ImageForm::Encoded);
                 for row in rows {
                     let path = picture(&self.path, &row.values[i]).map_err(|message| changed(row, &message))?;
-                    let bytes = read(&path).map_err(|error| changed(row, &error.to_string()))?;
+                    let bytes = read_picture(&path).map_err(|error| changed(row, &error.to_string()))?;
                     let path = text(&row.values[i]);
                     images.push(ImageRef::Encoded { bytes: &bytes, path: &path }).map_err(batch_error)?;
                 }

@@ -1,14 +1,17 @@
 //! Rows of CSV, TSV and JSON Lines files, from any place on.
 
 use std::{
+    cell::Cell,
+    collections::HashSet,
     fs::File,
-    io::{BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::Path,
+    rc::Rc,
 };
 
 use serde_json::{Map, Value};
 
-use crate::DataError;
+use crate::{DataError, error::short};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
@@ -32,16 +35,16 @@ pub(super) fn header(path: &Path, format: Format) -> Result<(Vec<String>, (u64, 
     let first;
     match format {
         Format::Separated(separator) => {
-            let mut reader = csv::ReaderBuilder::new().delimiter(separator).has_headers(false).from_reader(input);
-            let mut record = csv::StringRecord::new();
-            let any = reader.read_record(&mut record).map_err(|error| wrong(error.to_string()))?;
-            if !any {
+            let mut records = Records::new(input, separator);
+            let record = records.next().map_err(|(_, message)| wrong(message))?;
+            let Some(record) = record else {
                 return Err(wrong("empty: expected a line of column names".into()));
-            }
+            };
+            check_number(record.len()).map_err(wrong)?;
             let names = record.iter().enumerate();
             let names = names.map(|(i, name)| if i == 0 { name.trim_start_matches('\u{FEFF}') } else { name });
             columns = names.map(|name| name.trim().to_owned()).collect();
-            first = (reader.position().byte(), reader.position().line());
+            first = (records.reader.position().byte(), records.reader.position().line());
         }
         Format::JsonLines => {
             let mut line = String::new();
@@ -50,23 +53,31 @@ pub(super) fn header(path: &Path, format: Format) -> Result<(Vec<String>, (u64, 
                 start.0 += line.len() as u64;
                 start.1 += u64::from(!line.is_empty());
                 line.clear();
-                if input.read_line(&mut line).map_err(DataError::io("read", path))? == 0 {
+                let read = read_line(&mut input, &mut line);
+                let unreadable = |message| DataError::format_at(&file, format!("line {}", start.1), message);
+                if read.map_err(unreadable)? == 0 {
                     return Err(wrong("empty: expected an object a line".into()));
                 }
             }
             let object: Map<String, Value> =
                 serde_json::from_str(line.trim_start_matches('\u{FEFF}').trim()).map_err(|error| {
-                    DataError::format_at(&file, format!("line {}", start.1), format!("not a JSON object: {error}"))
+                    DataError::format_at(
+                        &file,
+                        format!("line {}", start.1),
+                        format!("not a JSON object: {}", short(&error.to_string())),
+                    )
                 })?;
+            check_number(object.len()).map_err(wrong)?;
             columns = object.keys().cloned().collect();
             first = start;
         }
     }
     if columns.is_empty() || columns.iter().any(String::is_empty) {
-        return Err(wrong(format!("a column without a name: {columns:?}")));
+        return Err(wrong(format!("a column without a name: {}", short(&format!("{columns:?}")))));
     }
-    if let Some(twice) = columns.iter().enumerate().find_map(|(i, name)| columns[..i].contains(name).then_some(name)) {
-        return Err(wrong(format!("column `{twice}` stands twice")));
+    let mut names = HashSet::with_capacity(columns.len());
+    if let Some(twice) = columns.iter().find(|name| !names.insert(name.as_str())) {
+        return Err(wrong(format!("column `{}` stands twice", short(twice))));
     }
     Ok((columns, first))
 }
@@ -87,13 +98,10 @@ pub(super) fn rows<'a>(
     };
     Ok(match format {
         Format::Separated(separator) => {
-            let reader =
-                csv::ReaderBuilder::new().delimiter(separator).has_headers(false).flexible(true).from_reader(input);
-            Box::new(reader.into_records().map(move |record| {
-                let record = record.map_err(|error| {
-                    let at = error.position().map_or(line, |position| line + position.line() - 1);
-                    wrong(at, error.to_string())
-                })?;
+            let mut records = Records::new(input, separator);
+            let next = move || records.next().transpose();
+            Box::new(std::iter::from_fn(next).map(move |record| {
+                let record = record.map_err(|(at, message)| wrong(line + at - 1, message))?;
                 let position = record.position().map_or((0, 0), |position| (position.byte(), position.line() - 1));
                 let (start, line) = (start + position.0, line + position.1);
                 if record.len() != columns.len() {
@@ -101,7 +109,7 @@ pub(super) fn rows<'a>(
                         "{} values, but there are {} columns ({})",
                         record.len(),
                         columns.len(),
-                        columns.join(", ")
+                        short(&columns.join(", "))
                     );
                     return Err(wrong(line, message));
                 }
@@ -138,8 +146,65 @@ pub(super) fn rows<'a>(
     })
 }
 
-/// The longest line that is read, so that a file without line ends cannot fill the memory.
+/// Most columns of a table.
+const MOST_COLUMNS: usize = 4096;
+
+fn check_number(columns: usize) -> Result<(), String> {
+    match columns > MOST_COLUMNS {
+        true => Err(format!("{columns} columns, expected at most {MOST_COLUMNS}")),
+        false => Ok(()),
+    }
+}
+
+/// The longest line or row that is read, so that a file without line ends cannot fill the memory.
 pub(super) const MOST_LINE: u64 = 64 << 20;
+
+/// The records of a separated file.
+struct Records {
+    reader: csv::Reader<Rationed>,
+    /// How many bytes more may be read for the record at hand.
+    left: Rc<Cell<u64>>,
+}
+
+impl Records {
+    fn new(input: BufReader<File>, separator: u8) -> Self {
+        let left = Rc::new(Cell::new(0));
+        let input = Rationed { input, left: left.clone() };
+        let mut builder = csv::ReaderBuilder::new();
+        let reader = builder.delimiter(separator).has_headers(false).flexible(true).from_reader(input);
+        Self { reader, left }
+    }
+
+    /// The next record; an error comes with its line.
+    fn next(&mut self) -> Result<Option<csv::StringRecord>, (u64, String)> {
+        let line = self.reader.position().line();
+        let mut record = csv::StringRecord::new();
+        self.left.set(MOST_LINE);
+        match self.reader.read_record(&mut record) {
+            Ok(more) => Ok(more.then_some(record)),
+            Err(error) => Err((error.position().map_or(line, csv::Position::line), short(&error.to_string()))),
+        }
+    }
+}
+
+/// What is read until the ration is used up. The library keeps a whole record in memory, however long.
+struct Rationed {
+    input: BufReader<File>,
+    left: Rc<Cell<u64>>,
+}
+
+impl Read for Rationed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left.get() == 0 {
+            let message = format!("a row of more than {MOST_LINE} bytes: is there a quote that nothing closes?");
+            return Err(io::Error::other(message));
+        }
+        let most = usize::try_from(self.left.get()).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.input.read(&mut buffer[..most])?;
+        self.left.set(self.left.get() - read as u64);
+        Ok(read)
+    }
+}
 
 pub(super) fn read_line(input: &mut impl BufRead, text: &mut String) -> Result<usize, String> {
     let length = input.by_ref().take(MOST_LINE).read_line(text).map_err(|error| error.to_string())?;
@@ -149,13 +214,13 @@ pub(super) fn read_line(input: &mut impl BufRead, text: &mut String) -> Result<u
 /// The values of a JSON object, in the order of the columns.
 pub(super) fn object(text: &str, columns: &[String]) -> Result<Vec<Value>, String> {
     let mut object: Map<String, Value> =
-        serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
-    let values = columns
-        .iter()
-        .map(|column| object.remove(column).ok_or_else(|| format!("no key `{column}`, which the first row has")));
+        serde_json::from_str(text).map_err(|error| format!("not a JSON object: {}", short(&error.to_string())))?;
+    let values = columns.iter().map(|column| {
+        object.remove(column).ok_or_else(|| format!("no key `{}`, which the first row has", short(column)))
+    });
     let values = values.collect::<Result<Vec<_>, _>>()?;
     match object.keys().next() {
-        Some(extra) => Err(format!("key `{extra}`, which the first row lacks")),
+        Some(extra) => Err(format!("key `{}`, which the first row lacks", short(extra))),
         None => Ok(values),
     }
 }

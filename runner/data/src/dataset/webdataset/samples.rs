@@ -9,10 +9,8 @@ use super::super::{
     tar::{Member, Members},
 };
 use super::index::{Indexed, IndexedPart};
-use crate::DataError;
+use crate::{DataError, decode::MOST_BYTES};
 
-/// Most bytes of a picture's file.
-const MOST_IMAGE: u64 = 512 << 20;
 /// Most bytes of a text or JSON member.
 const MOST_TEXT: u64 = 16 << 20;
 /// Most bytes of a `cls` member.
@@ -55,7 +53,7 @@ impl Part {
     /// Most bytes of its members.
     pub(super) fn most(self) -> u64 {
         match self {
-            Self::Image => MOST_IMAGE,
+            Self::Image => MOST_BYTES,
             Self::Class => MOST_CLASS,
             Self::Text | Self::Json => MOST_TEXT,
         }
