@@ -19,7 +19,7 @@ use runner_store::{Place, Store};
 
 use crate::{
     args::{Global, PipelineArgs},
-    config::Config,
+    config::{Config, check_threads},
     failure::Failure,
     memory::StoreMemory,
     objects::BucketObjects,
@@ -49,10 +49,10 @@ impl<'a> App<'a> {
         let folder = env::current_dir().map_err(Failure::file("read", Path::new(".")))?;
         let config = Config::read(&folder)?;
         let all = || std::thread::available_parallelism().map_or(1, Into::into);
-        let threads = global.threads.or(config.threads).unwrap_or_else(all);
-        if threads == 0 {
-            return Err(Failure::usage("--threads is 0", "leave it out to use all"));
+        if let Some(threads) = global.threads {
+            check_threads("--threads", threads)?;
         }
+        let threads = global.threads.or(config.threads).unwrap_or_else(all);
         let (global, memory) = (global.clone(), Arc::new(StoreMemory::new(rehash)));
         Ok(Self { output, config, folder, global, threads, memory })
     }

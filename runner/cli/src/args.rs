@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum, ValueHint,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 use runner_engine::PlanOptions;
 
 use crate::commands::{
@@ -34,6 +37,9 @@ pub(crate) struct Global {
         global = true,
         hide_short_help = true,
         value_name = "DIR",
+        value_hint = ValueHint::DirPath,
+        // An empty one is none, as with the other variables.
+        value_parser = OsStringValueParser::new().map(PathBuf::from),
         env = "RUNNER_STORE",
         hide_env_values = true
     )]

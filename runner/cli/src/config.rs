@@ -11,6 +11,9 @@ use serde::Deserialize;
 use crate::failure::Failure;
 
 const FILE: &str = "runner.toml";
+/// Most threads to compute with: more than processors have.
+const MOST_THREADS: usize = 1024;
+
 const KEYS: &str = "the keys are store, records, artifacts, threads, data, cache_quota, secrets_file and the tables [s3] and [datasets]";
 
 /// What a file may say.
@@ -153,10 +156,19 @@ fn parse(path: &Path) -> Result<Option<File>, Failure> {
         let message = format!("{}: {}", path.display(), error.to_string().trim_end());
         Failure::usage(message, KEYS)
     })?;
-    if file.threads == Some(0) {
-        return Err(Failure::usage(format!("{}: threads is 0", path.display()), "leave it out to use all"));
+    if let Some(threads) = file.threads {
+        check_threads(&format!("{}: threads", path.display()), threads)?;
     }
     Ok(Some(file))
+}
+
+/// Fails on numbers of threads that no machine computes with.
+pub(crate) fn check_threads(what: &str, threads: usize) -> Result<(), Failure> {
+    if (1..=MOST_THREADS).contains(&threads) {
+        return Ok(());
+    }
+    let message = format!("{what} is {threads}, expected 1 to {MOST_THREADS}");
+    Err(Failure::usage(message, "leave it out to use all"))
 }
 
 #[cfg(test)]

@@ -32,6 +32,12 @@ impl Failure {
         Self::Usage { message: message.into(), hint: Some(hint.into()) }
     }
 
+    /// The same, of a name that was typed and that the data's own code does not know.
+    pub(crate) fn misnamed(error: &DataError) -> Self {
+        let (message, hint) = told(error);
+        Self::Usage { message, hint }
+    }
+
     /// Something did not work.
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
         Self::Failed { message: message.to_string(), hint: None }
@@ -113,17 +119,26 @@ impl From<EngineError> for Failure {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
-        Self::Failed { message: error.to_string(), hint: error.hint().map(str::to_owned) }
+        let (message, hint) = (error.to_string(), error.hint().map(str::to_owned));
+        match error {
+            ModelError::Name { .. } => Self::Usage { message, hint },
+            _ => Self::Failed { message, hint },
+        }
     }
 }
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
-        // Some of these carry their hint in a line of its own.
-        let text = error.to_string();
-        match text.split_once("\nhint: ") {
-            Some((message, hint)) => Self::Failed { message: message.to_owned(), hint: Some(hint.to_owned()) },
-            None => Self::failed(text),
-        }
+        let (message, hint) = told(&error);
+        Self::Failed { message, hint }
+    }
+}
+
+/// The message, and the hint that some of these carry in a line of its own.
+fn told(error: &DataError) -> (String, Option<String>) {
+    let text = error.to_string();
+    match text.split_once("\nhint: ") {
+        Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+        None => (text, None),
     }
 }

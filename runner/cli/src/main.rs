@@ -8,8 +8,10 @@ mod commands;
 mod config;
 mod explain;
 mod failure;
+mod files;
 mod junit;
 mod memory;
+mod names;
 mod objects;
 mod output;
 mod place;
@@ -63,8 +65,10 @@ fn main() -> ExitCode {
 
 /// Shows help, or what is wrong with the command line: without the passwords that stand in it.
 fn refuse(error: &clap::Error) -> ExitCode {
-    let text = redact::redact(&error.to_string());
-    let plain = text == error.to_string();
+    let text = output::escaped(&redact::redact(&error.to_string())).into_owned();
+    // What was typed stands in it, coloured or not.
+    let typed = std::env::args_os().any(|argument| argument.to_string_lossy().contains(char::is_control));
+    let plain = text == error.to_string() && !typed;
     if !error.use_stderr() || plain {
         error.exit();
     }

@@ -1,6 +1,7 @@
 //! What goes to the terminal: data to stdout, everything else to stderr.
 
 use std::{
+    borrow::Cow,
     env,
     fmt::Write as _,
     io::{self, IsTerminal, Write},
@@ -80,23 +81,23 @@ impl Output {
     /// A line on stderr, unless it shall be quiet.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            self.stderr(text);
+            self.stderr(&escaped(text));
         }
     }
 
     /// An error on stderr.
     pub(crate) fn error(&self, message: &str, hint: Option<&str>) {
         let paint = self.paint_errors;
-        let mut text = format!("{} {message}", paint.red("error:"));
+        let mut text = format!("{} {}", paint.red("error:"), escaped(message));
         if let Some(hint) = hint {
-            let _ = write!(text, "\n{} {hint}", paint.cyan("hint:"));
+            let _ = write!(text, "\n{} {}", paint.cyan("hint:"), escaped(hint));
         }
         self.stderr(&text);
     }
 
     /// A warning on stderr.
     pub(crate) fn warning(&self, message: &str) {
-        self.stderr(&format!("{} {message}", self.paint_errors.yellow("warning:")));
+        self.stderr(&format!("{} {}", self.paint_errors.yellow("warning:"), escaped(message)));
     }
 
     /// What is wrong with a pipeline, on stderr.
@@ -150,26 +151,57 @@ impl Paint {
     }
 }
 
+/// The text with escapes for control characters, so that what stands in a file or an argument cannot steer a terminal. Lines
+/// and tabs stay.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !['\n', '\t'].contains(&c);
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let one = |out: &mut String, c: char| if steers(c) { out.extend(c.escape_default()) } else { out.push(c) };
+    let mut out = String::with_capacity(text.len() + 16);
+    text.chars().for_each(|c| one(&mut out, c));
+    Cow::Owned(out)
+}
+
+/// At most so many characters of a text, with an ellipsis where there are more.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// A text as the cell of a table: on one line, and without what steers a terminal.
+fn cell(text: &str) -> Cow<'_, str> {
+    match escaped(text) {
+        text if text.contains(['\n', '\t']) => Cow::Owned(text.replace(['\n', '\t'], " ")),
+        text => text,
+    }
+}
+
 /// A table as text: columns two spaces apart, a heading, numbers to the right.
 ///
 /// `columns` is the heading and whether the column is of numbers. Nothing is coloured but the heading.
 pub(crate) fn table(columns: &[(&str, bool)], rows: &[Vec<String>], paint: Paint) -> String {
+    let columns: Vec<(Cow<'_, str>, bool)> = columns.iter().map(|(name, number)| (cell(name), *number)).collect();
+    let rows: Vec<Vec<Cow<'_, str>>> = rows.iter().map(|row| row.iter().map(|text| cell(text)).collect()).collect();
     let width = |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> =
         columns.iter().enumerate().map(|(i, (name, _))| width(i).max(name.chars().count())).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut line = String::new();
-        for ((cell, (_, number)), width) in cells.zip(columns).zip(&widths) {
+        for ((cell, (_, number)), width) in cells.zip(&columns).zip(&widths) {
             let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
             let _ = if *number { write!(line, "  {pad}{cell}") } else { write!(line, "  {cell}{pad}") };
         }
         line.truncate(line.trim_end().len());
         line
     };
-    let mut text = paint.dim(&line(&mut columns.iter().map(|(name, _)| *name)));
+    let mut text = paint.dim(&line(&mut columns.iter().map(|(name, _)| name.as_ref())));
     text.push('\n');
-    for row in rows {
-        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    for row in &rows {
+        text.push_str(&line(&mut row.iter().map(Cow::as_ref)));
         text.push('\n');
     }
     text
@@ -228,6 +260,19 @@ mod tests {
         let spans = [12u64, 3_400, 59_960, 125_000, 3_720_000].map(|ms| span(Duration::from_millis(ms)));
         assert_eq!(spans, ["12 ms", "3.4 s", "1 m 00 s", "2 m 05 s", "1 h 02 m"]);
         assert_eq!([12, 3_400, 5_600_000].map(size), ["12 B", "3.4 kB", "5.6 MB"]);
+    }
+
+    #[test]
+    fn a_cell_cannot_steer_a_terminal() {
+        let rows = [vec!["a\u{1b}[2Jb\0\u{9b}".into(), "x\ny".into()]];
+        let text = table(&[("l\u{7}", false), ("", false)], &rows, Paint(false));
+        assert_eq!(text, "  l\\u{7}\n  a\\u{1b}[2Jb\\u{0}\\u{9b}  x y\n");
+        assert_eq!(escaped("two\n\tlines, café"), "two\n\tlines, café");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!([cut("héllo", 5), cut("héllo", 2)], ["héllo", "hé…"]);
     }
 
     #[test]

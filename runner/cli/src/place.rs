@@ -23,9 +23,10 @@ const ARTIFACTS_HINT: &str = "expected s3://BUCKET/PREFIX, a folder, or `local` 
 /// Where this call's store is. `folder` is where the user stands.
 pub(crate) fn place(global: &Global, config: &Config, folder: &Path) -> Result<Place, Failure> {
     let beside = || config.project.as_deref().unwrap_or(folder).join(".runner");
-    let store = global.store.clone().or_else(|| config.store.clone()).unwrap_or_else(beside);
+    let named = global.store.clone().filter(|store| !store.as_os_str().is_empty());
     // Whoever names a folder on the command line means a store there, not the one that a file names.
-    let from_files = global.store.is_none();
+    let from_files = named.is_none();
+    let store = named.or_else(|| config.store.clone()).unwrap_or_else(beside);
     let given = |flag: &Option<String>, name: &str, variable: &str| {
         let text = flag.clone().filter(|text| !text.is_empty())?;
         let from = if env::var(variable).as_ref() == Ok(&text) { variable } else { name };

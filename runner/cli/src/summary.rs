@@ -19,7 +19,7 @@ use crate::{
     commands::logs,
     explain,
     failure::Failure,
-    output::{count, number, span, table},
+    output::{count, escaped, number, span, table},
     repeat,
 };
 
@@ -198,7 +198,7 @@ impl Summary {
             RunStatus::Failed => paint.red("failed"),
             other => paint.yellow(other.as_str()),
         };
-        let reason = run.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let reason = run.reason.as_ref().map(|reason| format!(": {}", escaped(reason))).unwrap_or_default();
         let took = duration(run).map(|time| format!(" in {}", span(time))).unwrap_or_default();
         let tasks = format!("{} tasks executed, {} cached", count(run.executed), count(run.cached));
         let _ = writeln!(text, "run {} {status}{took}, {tasks}{reason}", paint.bold(&run.id));

@@ -15,6 +15,17 @@ pub enum ModelError {
         /// What to write instead.
         hint: Option<String>,
     },
+    /// The reference is written in no way that is known, or names a built-in or imported model that there is not: a mistake of
+    /// whoever wrote it, whatever is on this machine.
+    #[error("model `{reference}`: {problem}")]
+    Name {
+        /// The reference as it was written.
+        reference: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to write instead.
+        hint: String,
+    },
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
@@ -70,6 +81,7 @@ impl ModelError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Reference { hint, .. } => hint.as_deref(),
+            Self::Name { hint, .. } => Some(hint),
             Self::Changed { .. } => Some("run again"),
             Self::Refused { .. } => Some(
                 "take the weights as safetensors, or save the state dict alone: torch.save(model.state_dict(), \"weights.pt\")",

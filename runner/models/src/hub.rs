@@ -19,7 +19,7 @@ use crate::{
     open_clip::Known,
     parts::{Parts, open_clip_weights},
     safetensors::Reader,
-    weights,
+    texts, weights,
 };
 
 /// The models inside the binary: name and content.
@@ -189,8 +189,10 @@ impl Hub {
 
     /// The metadata of a bundle that people read: its model card, as JSON. `None` where there is none.
     pub fn card(&self, reference: &str) -> Result<Option<String>, ModelError> {
-        let place = self.place(reference)?;
-        Ok(place.bundle()?.and_then(|reader| reader.metadata().get(bundle::CARD).cloned()))
+        let Some(reader) = self.place(reference)?.bundle()? else { return Ok(None) };
+        let Some(text) = reader.metadata().get(bundle::CARD) else { return Ok(None) };
+        let file = format!("{}, {}", reader.name(), bundle::CARD);
+        texts::check(&file, text.as_bytes(), texts::Kind::Config).map(|()| Some(text.clone()))
     }
 
     /// The commit that a reference to the Hugging Face hub stands for.
@@ -200,10 +202,10 @@ impl Hub {
     }
 
     pub(crate) fn place(&self, reference: &str) -> Result<Place, ModelError> {
-        let bad = |problem: &str, hint: &str| ModelError::Reference {
+        let bad = |problem: &str, hint: &str| ModelError::Name {
             reference: reference.to_owned(),
             problem: problem.to_owned(),
-            hint: Some(hint.to_owned()),
+            hint: hint.to_owned(),
         };
         let (scheme, rest) = reference.split_once(':').unwrap_or(("", reference));
         match scheme {

@@ -70,10 +70,10 @@ impl Hub {
     /// Writes a model as a bundle into the library, in the number formats that it has. One of that name is replaced.
     pub fn import(&self, reference: &str, name: &str) -> Result<Imported, ModelError> {
         if !is_name(name) {
-            return Err(ModelError::Reference {
+            return Err(ModelError::Name {
                 reference: format!("imported:{name}"),
                 problem: "not a name for a model".to_owned(),
-                hint: Some("use letters, digits, `.`, `_` and `-`, a letter or digit first".to_owned()),
+                hint: "use letters, digits, `.`, `_` and `-`, a letter or digit first".to_owned(),
             });
         }
         let place = self.place(reference)?;

@@ -25,6 +25,7 @@ mod parts;
 mod pickle;
 mod resnet;
 pub mod safetensors;
+mod texts;
 pub mod train;
 mod verify;
 mod weights;

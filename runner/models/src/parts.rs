@@ -1,10 +1,7 @@
 //! The parts that make a model, wherever they come from: configuration, preprocessing, tokenizer, weights; and what was decided
 //! about each, from what.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use runner_data::{ClipTokenizer, DataError, Preprocess};
 
@@ -16,6 +13,7 @@ use crate::{
     names::Names,
     open_clip, openai,
     safetensors::{Dtype, Reader},
+    texts,
     weights::{self, Weights},
 };
 
@@ -148,15 +146,20 @@ fn bundle(reader: Reader) -> Result<Parts, ModelError> {
         })?;
         Ok((format!("{}, {name}", reader.name()), text))
     };
-    let (file, text) = part("config.json")?;
+    let small = |name: &str| {
+        let (file, text) = part(name)?;
+        texts::check(&file, text.as_bytes(), texts::Kind::Config).map(|()| (file, text))
+    };
+    let (file, text) = small("config.json")?;
     let config = ModelConfig::parse(&file, text)?;
-    let (file, text) = part("preprocessor_config.json")?;
+    let (file, text) = small("preprocessor_config.json")?;
     let preprocess = Preprocess::from_config(text).map_err(|error| ModelError::file(file, error.to_string()))?;
     let tokenizer = match config {
         ModelConfig::Classifier(_) => Tokenizer::None,
         ModelConfig::Clip(_) => {
             let (file, json) = part("tokenizer.json")?;
-            let config = reader.metadata().get("tokenizer_config.json").cloned();
+            let has = reader.metadata().contains_key("tokenizer_config.json");
+            let config = has.then(|| small("tokenizer_config.json")).transpose()?.map(|(_, text)| text.clone());
             Tokenizer::Texts { file, json: json.clone(), config }
         }
     };
@@ -173,7 +176,7 @@ fn bundle(reader: Reader) -> Result<Parts, ModelError> {
 fn of_transformers(folder: &Path) -> Result<Parts, ModelError> {
     let of_data = |error: DataError| ModelError::file(folder.display().to_string(), error.to_string());
     let path = folder.join("config.json");
-    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+    let text = texts::read(&path, texts::Kind::Config)?;
     let config = ModelConfig::parse(&path.display().to_string(), &text)?;
     let has = |name: &str| folder.join(name).is_file();
     let Some(preprocessing) = ["preprocessor_config.json", "processor_config.json"].into_iter().find(|name| has(name))
@@ -181,6 +184,10 @@ fn of_transformers(folder: &Path) -> Result<Parts, ModelError> {
         let problem = "neither preprocessor_config.json nor processor_config.json, so how to preprocess is unknown";
         return Err(ModelError::file(folder.display().to_string(), problem));
     };
+    // These are read whole where they are understood, so they are looked at first.
+    for name in [preprocessing, "tokenizer_config.json"].into_iter().filter(|name| has(name)) {
+        texts::read(&folder.join(name), texts::Kind::Config)?;
+    }
     let preprocess = Preprocess::from_folder(folder).map_err(of_data)?;
     let tokenizer = match config {
         ModelConfig::Classifier(_) => Tokenizer::None,
@@ -198,7 +205,7 @@ fn of_transformers(folder: &Path) -> Result<Parts, ModelError> {
 
 fn of_open_clip(folder: &Path) -> Result<Parts, ModelError> {
     let path = folder.join(layout::OPEN_CLIP);
-    let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+    let text = texts::read(&path, texts::Kind::Config)?;
     let (config, preprocess) = open_clip::parse(&path.display().to_string(), &text)?;
     let preprocess = Preprocess::open_clip(&preprocess);
     let weights = Weights::open(&open_clip_weights(folder)?)?;

@@ -17,7 +17,7 @@ use crate::{ModelError, blob::Blob};
 /// The largest header read, in bytes. A bundle's holds its tokenizer, a few million.
 const MAX_HEADER: u64 = 64 << 20;
 /// Values of the header's JSON; a tensor has six.
-const MAX_VALUES: usize = 2 << 20;
+pub(crate) const MAX_VALUES: usize = 2 << 20;
 /// The entry that is no tensor.
 const METADATA: &str = "__metadata__";
 /// Bytes of a number of each format.
@@ -124,6 +124,11 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Whether a file that begins with these bytes may be one: with the length of a header that is read.
+    pub(crate) fn is_start_of(start: &[u8]) -> bool {
+        start.first_chunk().is_some_and(|length| u64::from_le_bytes(*length) <= MAX_HEADER)
+    }
+
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         Self::new(Blob::open(path)?)
@@ -143,7 +148,10 @@ impl Reader {
         let mut length = [0; 8];
         length.copy_from_slice(&blob.read(0, 8)?);
         let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER || length > size - 8 {
+        if length > MAX_HEADER {
+            return Err(bad("it does not begin with the length of a header".to_owned()));
+        }
+        if length > size - 8 {
             return Err(bad(format!("a header of {length} bytes in a file of {size}")));
         }
         let header = blob.read(8, length)?;
@@ -224,7 +232,7 @@ impl Reader {
 }
 
 /// Values in a JSON text, whose memory they take: at least as many as it says, and quick to count.
-fn values(json: &[u8]) -> usize {
+pub(crate) fn values(json: &[u8]) -> usize {
     let (mut count, mut text, mut escaped) = (0, false, false);
     for byte in json {
         match byte {
@@ -440,7 +448,7 @@ mod tests {
         );
         assert!(message(entry("[-1]", "[0, 16]")).contains("`shape` holds -1"));
         assert!(message(entry("[4]", "[0]")).contains("not two numbers"));
-        assert!(message(u64::MAX.to_le_bytes().to_vec()).contains("a header of 18446744073709551615 bytes"));
+        assert!(message(u64::MAX.to_le_bytes().to_vec()).contains("it does not begin with the length of a header"));
         assert!(message(vec![1, 2]).contains("2 bytes long"));
         assert!(message(file("[]", &[])).contains("not a JSON object"));
     }

@@ -13,6 +13,7 @@ use crate::{
     names::{Names, View},
     pickle::Checkpoint,
     safetensors::{Dtype, Reader},
+    texts,
 };
 
 /// A checkpoint's tensors.
@@ -34,11 +35,10 @@ enum File {
 impl File {
     fn open(path: &Path) -> Result<Self, ModelError> {
         let blob = Blob::open(path)?;
-        let start = blob.read(0, blob.size().min(64))?;
-        if Checkpoint::is_start_of(&start) {
-            return Checkpoint::new(blob).map(Self::PyTorch);
+        match is_pytorch(&blob)? {
+            true => Checkpoint::new(blob).map(Self::PyTorch),
+            false => Reader::new(blob).map(Self::Safetensors),
         }
-        Reader::new(blob).map(Self::Safetensors)
     }
 
     fn shape(&self, tensor: &str) -> Option<&[usize]> {
@@ -196,8 +196,19 @@ fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
 
 /// Whether a file is not one of PyTorch, so one of safetensors.
 pub(crate) fn is_safetensors(path: &Path) -> Result<bool, ModelError> {
-    let blob = Blob::open(path)?;
-    Ok(!Checkpoint::is_start_of(&blob.read(0, blob.size().min(64))?))
+    Ok(!is_pytorch(&Blob::open(path)?)?)
+}
+
+/// Whether a file is one of PyTorch, or else of safetensors. What begins like neither is refused here, where both are known.
+fn is_pytorch(blob: &Blob) -> Result<bool, ModelError> {
+    let start = blob.read(0, blob.size().min(64))?;
+    let pytorch = Checkpoint::is_start_of(&start);
+    if pytorch || Reader::is_start_of(&start) {
+        return Ok(pytorch);
+    }
+    let problem = "neither safetensors nor a file of PyTorch: expected a safetensors file, or a zip archive or a pickle of protocol 2 \
+                   or later, as torch.save writes them";
+    Err(ModelError::file(blob.name(), problem))
 }
 
 /// The files that hold a folder's weights in Hugging Face's layout: one, or an index and what it lists.
@@ -211,7 +222,7 @@ pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
             return Ok(vec![single]);
         }
         if index.is_file() {
-            let text = std::fs::read_to_string(&index).map_err(ModelError::io(&index))?;
+            let text = texts::read(&index, texts::Kind::Index)?;
             let names = listed(&index.display().to_string(), &text, ending)?;
             return Ok([index].into_iter().chain(names.into_iter().map(|name| folder.join(name))).collect());
         }

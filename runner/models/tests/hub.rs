@@ -149,7 +149,48 @@ fn a_file_that_is_no_model_is_refused() {
     fs::write(&path, [255; 40]).unwrap();
     let model = Model { identity: Digest::of(b""), source: ModelSource::File(path) };
     let message = Hub::new(dir.path().to_owned()).load(&model).unwrap_err().to_string();
-    assert!(message.contains("not a safetensors file: a header of 18446744073709551615 bytes"), "{message}");
+    assert!(message.contains("m.safetensors: neither safetensors nor a file of PyTorch: expected "), "{message}");
+}
+
+#[test]
+fn a_pickle_that_is_too_old_is_told_what_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("old.pt"), "(dp0\nVw\np1\nF1.0\ns.").unwrap();
+    fs::write(dir.path().join("short.pt"), "").unwrap();
+    for name in ["old.pt", "short.pt"] {
+        let message = Hub::new(dir.path().to_owned()).open(name).unwrap_err().to_string();
+        assert!(message.contains("a pickle of protocol 2 or later, as torch.save writes them"), "{message}");
+    }
+}
+
+#[test]
+fn texts_of_a_model_are_not_read_without_end() {
+    for (name, limit) in [
+        ("config.json", "8 MiB"),
+        ("preprocessor_config.json", "8 MiB"),
+        ("tokenizer_config.json", "8 MiB"),
+        ("model.safetensors.index.json", "64 MiB"),
+    ] {
+        let (dir, folder) = copy("gelu");
+        fs::File::create(folder.join(name)).unwrap().set_len(3 << 30).unwrap();
+        assert_eq!(
+            error(&dir, &folder),
+            format!("MODEL/{name}: longer than {limit}, the most that is read of such a file")
+        );
+    }
+    let (dir, folder) = copy("gelu");
+    fs::write(folder.join("config.json"), format!("{{\"a\": [{}1]}}", "1,".repeat(1 << 20))).unwrap();
+    assert!(error(&dir, &folder).starts_with("MODEL/config.json: more than 262144 values of JSON"));
+}
+
+#[test]
+fn texts_of_a_bundle_have_the_same_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("[{}1]", "1,".repeat(1 << 20));
+    let metadata = BTreeMap::from([("config.json".to_owned(), config)]);
+    fs::write(dir.path().join("b.safetensors"), safetensors::write(&[], Dtype::F32, &metadata)).unwrap();
+    let message = Hub::new(dir.path().to_owned()).open("b.safetensors").unwrap_err().to_string();
+    assert!(message.contains("b.safetensors, config.json: more than 262144 values of JSON"), "{message}");
 }
 
 /// A golden model as a bundle.

@@ -1,6 +1,10 @@
 //! What can go wrong with a store, in words for people.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use runner_contract::Digest;
 
@@ -130,6 +134,19 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+    /// The folder of a store cannot be made or written.
+    #[error(
+        "cannot {action} the store {root}: {source}; name a folder that can be written, for instance with --store",
+        root = .root.display()
+    )]
+    Unwritable {
+        /// `create`, `use` or `write to`.
+        action: &'static str,
+        /// The store.
+        root: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}", path = .path.display())]
     Io {
@@ -161,6 +178,17 @@ impl StoreError {
             Self::Unavailable { .. } | Self::TimedOut { .. } => true,
             Self::Sql(error) => sql_is_transient(error),
             _ => false,
+        }
+    }
+
+    /// An I/O error of making a store, or of writing what every opener writes.
+    pub(crate) fn unwritable(action: &'static str, root: &Path) -> impl FnOnce(io::Error) -> Self {
+        let root = root.to_owned();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::Full { place: root, source }
+            }
+            _ => Self::Unwritable { action, root, source },
         }
     }
 

@@ -36,11 +36,12 @@ impl Opening {
         let folder = root.join(LOCKS);
         if !folder.is_dir() {
             refuse_foreign(root, &folder)?;
-            fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
+            fs::create_dir_all(&folder).map_err(StoreError::unwritable("create", root))?;
             // State is not for version control.
             let ignore = root.join(".gitignore");
-            fs::write(&ignore, "*\n").map_err(StoreError::io(&ignore))?;
+            fs::write(&ignore, "*\n").map_err(StoreError::unwritable("create", root))?;
         }
+        let lock_file = |path: &Path| lock_file(path).map_err(StoreError::unwritable("write to", root));
         let open = lock_file(&folder.join("open"))?;
         open.lock().map_err(StoreError::io(folder.join("open")))?;
 
@@ -75,7 +76,7 @@ fn refuse_foreign(root: &Path, locks: &Path) -> Result<(), StoreError> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(StoreError::io(root)(error)),
+        Err(error) => return Err(StoreError::unwritable("use", root)(error)),
     };
     match entries.filter_map(Result::ok).next() {
         // An opener that was killed between its first two steps leaves nothing but the folder.
@@ -90,8 +91,8 @@ fn refuse_foreign(root: &Path, locks: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn lock_file(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(StoreError::io(path))
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
 }
 
 fn try_lock(file: &File) -> io::Result<bool> {

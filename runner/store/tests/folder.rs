@@ -26,6 +26,12 @@ async fn a_folder_of_other_things_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_store_that_cannot_be_made_is_named() {
+    let message = refusal(Path::new("/proc/store")).await;
+    assert!(message.starts_with("cannot create the store STATE: ") && message.contains("--store"), "{message}");
+}
+
+#[tokio::test]
 async fn a_damaged_database_is_said_to_be_damaged() {
     let folder = tempfile::tempdir().unwrap();
     Store::open(folder.path()).await.unwrap().close().await;

@@ -5,7 +5,13 @@ use std::path::PathBuf;
 use runner_models::{Classified, Loaded, classify};
 use serde_json::{Value, json};
 
-use crate::{Exit, app::App, failure::Failure, output::table};
+use crate::{
+    Exit,
+    app::App,
+    failure::Failure,
+    files::{self, MAX_LABELS, MAX_PICTURE},
+    output::{cut, escaped, table},
+};
 
 #[derive(clap::Args, Debug)]
 #[command(group = clap::ArgGroup::new("what"))]
@@ -29,6 +35,8 @@ pub(crate) struct Args {
 
 /// Classes shown of a classifier's own, the most probable.
 const SHOWN: usize = 5;
+/// Characters shown of a label; `--json` has it whole.
+const LABEL: usize = 60;
 
 pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     let given = args.labels.is_some() || args.labels_file.is_some();
@@ -48,7 +56,7 @@ pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     }
     let mut images = Vec::with_capacity(args.images.len());
     for path in &args.images {
-        let bytes = std::fs::read(path).map_err(Failure::file("read", path))?;
+        let bytes = files::read(path, MAX_PICTURE)?;
         images.push((path.display().to_string(), bytes));
     }
     let (found, labels, shown) = match model.as_ref() {
@@ -67,7 +75,8 @@ pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     }
     for (i, (it, (path, _))) in found.iter().zip(&images).enumerate() {
         let gap = if i > 0 { "\n" } else { "" };
-        app.output.text(&format!("{gap}{}\n{}", app.output.paint.bold(path), ranked(it, &labels, shown, app)))?;
+        let path = app.output.paint.bold(&escaped(path));
+        app.output.text(&format!("{gap}{path}\n{}", ranked(it, &labels, shown, app)))?;
     }
     Ok(Exit::Done)
 }
@@ -76,7 +85,7 @@ pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
 fn labels(args: &Args) -> Result<Vec<String>, Failure> {
     let labels: Vec<String> = match (&args.labels, &args.labels_file) {
         (_, Some(path)) => {
-            let text = std::fs::read_to_string(path).map_err(Failure::file("read", path))?;
+            let text = files::read_text(path, MAX_LABELS)?;
             if text.trim_start().starts_with('[') {
                 serde_json::from_str(&text).map_err(|error| {
                     Failure::usage(format!("{}: {error}", path.display()), "expected a JSON array of strings")
@@ -114,7 +123,8 @@ fn order(found: &Classified, shown: usize) -> Vec<usize> {
 /// A table, the most probable first.
 fn ranked(found: &Classified, labels: &[String], shown: usize, app: &App<'_>) -> String {
     let row = |i: usize| {
-        vec![labels[i].clone(), format!("{:.2} %", 100.0 * found.probabilities[i]), format!("{:.3}", found.logits[i])]
+        let label = cut(&escaped(&labels[i]), LABEL);
+        vec![label, format!("{:.2} %", 100.0 * found.probabilities[i]), format!("{:.3}", found.logits[i])]
     };
     let rows: Vec<_> = order(found, shown).into_iter().map(row).collect();
     table(&[("label", false), ("probability", true), ("logit", true)], &rows, app.output.paint)

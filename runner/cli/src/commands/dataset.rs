@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use runner_data::{Catalog, Dataset, OpenOptions, fetch};
+use runner_data::{Catalog, DataError, Dataset, OpenOptions, fetch};
 use serde_json::json;
 
 use crate::{
@@ -90,6 +90,10 @@ fn bring(name: &str, from: Option<&std::path::Path>, catalog: &Catalog, app: &Ap
             let of = progress.total.map(|total| format!(" of {}", size(total))).unwrap_or_default();
             app.output.note(&format!("{}: {}{of}", progress.file, size(progress.done)));
         }
+    });
+    let fetched = fetched.map_err(|error| match error {
+        DataError::Reference { .. } => Failure::misnamed(&error),
+        error => error.into(),
     })?;
     if app.output.json {
         return app.output.document(&json!({

@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use runner_data::write::Writer;
+use runner_data::{DataError, write::Writer};
 use runner_engine::stage_models;
 use runner_spec::Pipeline;
 use runner_stages::Services;
 use runner_store::{Run, Store, StoreError};
 use serde_json::{Value, json};
 
-use crate::{Exit, app::App, clip_benchmark, failure::Failure, output::count, repeat};
+use crate::{Exit, app::App, clip_benchmark, failure::Failure, names, output::count, repeat};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -60,16 +60,20 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
         return model(args, &target, app).await;
     }
     // Before anything is computed.
-    let mut writer = Writer::create(target.output)?;
+    let mut writer = Writer::create(target.output).map_err(|error| match error {
+        DataError::Invalid(_) => Failure::misnamed(&error),
+        error => error.into(),
+    })?;
     let (store, run) = recorded(args, app).await?;
     let services = services(&run, app)?;
     let pipeline = again(&run, &services)?;
-    let engine = app.engine(&pipeline, &services, store.clone());
-    let cancel = app.cancel_on_interrupt();
-    let limit = run.limit.and_then(|limit| usize::try_from(limit).ok());
     let columns: Option<Vec<String>> = args.columns.as_ref().map(|columns| {
         columns.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty() && name != "id").collect()
     });
+    names::rows(&pipeline, target.stage, columns.as_deref())?;
+    let engine = app.engine(&pipeline, &services, store.clone());
+    let cancel = app.cancel_on_interrupt();
+    let limit = run.limit.and_then(|limit| usize::try_from(limit).ok());
     let mut rows = 0;
     let mut sink = |batch: runner_contract::Batch| {
         rows += batch.len() as u64;

@@ -1,6 +1,9 @@
 //! `runner graph PIPELINE`
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::ValueEnum;
 use runner_spec::drawing;
@@ -30,12 +33,7 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
-    let ending = args.output.as_deref().and_then(|path| path.extension()).and_then(|ending| ending.to_str());
-    let format = args.format.unwrap_or(match ending {
-        Some("svg") => Format::Svg,
-        Some("dot" | "gv") => Format::Dot,
-        _ => Format::Mermaid,
-    });
+    let format = args.format.map_or_else(|| by_ending(args.output.as_deref()), Ok)?;
     let services = app.services(&app.folder)?;
     let pipeline = app.pipeline(&args.pipeline, &services)?;
     let text = match format {
@@ -54,4 +52,20 @@ pub(crate) fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
         None => app.output.raw(text.as_bytes())?,
     }
     Ok(Exit::Done)
+}
+
+/// How a file of that name is drawn. One without an ending may be anything.
+fn by_ending(file: Option<&Path>) -> Result<Format, Failure> {
+    let Some((file, ending)) = file.and_then(|file| Some((file, file.extension()?))) else {
+        return Ok(Format::Mermaid);
+    };
+    match ending.to_string_lossy().to_ascii_lowercase().as_str() {
+        "md" | "mmd" | "mermaid" => Ok(Format::Mermaid),
+        "dot" | "gv" => Ok(Format::Dot),
+        "svg" => Ok(Format::Svg),
+        _ => Err(Failure::usage(
+            format!("{}: expected a name that ends in .mmd, .md, .dot, .gv or .svg", file.display()),
+            "say how to draw it, whatever its name: --format svg",
+        )),
+    }
 }

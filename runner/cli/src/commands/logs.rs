@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use runner_store::{Level, LogLine, RunStatus, Store, StoreError, Time};
 use serde_json::{Value, json};
 
-use crate::{Exit, app::App, failure::Failure, summary::moment};
+use crate::{Exit, app::App, failure::Failure, output::escaped, summary::moment};
 
 /// Lines that are read at once.
 pub(crate) const PAGE: usize = 1000;
@@ -128,7 +128,7 @@ fn text(line: &LogLine, app: &App<'_>) -> String {
     let place = line.stage.as_ref().map(|stage| format!("{}{shard}: ", paint.bold(stage))).unwrap_or_default();
     let time = paint.dim(&line.time.format("%H:%M:%S%.3f").to_string());
     // What goes over several lines stays under its first.
-    format!("{time}  {level}  {place}{}\n", line.text.trim_end().replace('\n', "\n                       "))
+    format!("{time}  {level}  {place}{}\n", escaped(line.text.trim_end()).replace('\n', "\n                       "))
 }
 
 /// A span before now, or a moment.

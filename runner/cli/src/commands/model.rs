@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read as _,
+    io::{BufRead, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -18,8 +18,12 @@ use crate::{
     Exit,
     app::App,
     failure::Failure,
-    output::{number, table},
+    files::{self, MAX_PICTURE},
+    output::{escaped, number, table},
 };
+
+/// The longest line that is tokenized, in bytes: a tokenizer takes sixty times as much.
+const MAX_LINE: u64 = 1 << 20;
 
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Command {
@@ -291,18 +295,12 @@ fn classifier_facts(classifier: &Classifier) -> Facts {
 fn tokenize(hub: &Hub, model: &str, pad: bool, app: &App<'_>) -> Result<(), Failure> {
     let loaded = hub.open(model)?;
     let clip = loaded.clip()?;
-    let mut input = Vec::new();
-    std::io::stdin().read_to_end(&mut input).map_err(Failure::file("read", Path::new("stdin")))?;
-    let input = String::from_utf8(input).map_err(|error| {
-        let line =
-            error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|&&byte| byte == b'\n').count();
-        Failure::failed(format!("stdin, line {}: not UTF-8 text", line + 1))
-    })?;
     let tokenizer = clip.tokenizer()?;
-    // A line is what stands before a line feed, and nothing else ends one.
-    let lines = input.strip_suffix('\n').unwrap_or(&input).split('\n').filter(|_| !input.is_empty());
-    let ids = lines.map(|line| if pad { tokenizer.encode_padded(line) } else { tokenizer.encode(line) });
-    let ids = ids.collect::<Result<Vec<_>, _>>()?;
+    let mut ids = Vec::new();
+    lines(std::io::stdin().lock(), |line| {
+        ids.push(if pad { tokenizer.encode_padded(line) } else { tokenizer.encode(line) }?);
+        Ok(())
+    })?;
     if app.output.json {
         let mut text = serde_json::to_string(&ids).map_err(Failure::failed)?;
         text.push('\n');
@@ -310,13 +308,33 @@ fn tokenize(hub: &Hub, model: &str, pad: bool, app: &App<'_>) -> Result<(), Fail
     }
     for ids in ids {
         let ids: Vec<_> = ids.iter().map(|&id| format!("{id}:{}", tokenizer.token(id).unwrap_or_default())).collect();
-        app.output.text(&format!("{}\n", ids.join(" ")))?;
+        app.output.text(&format!("{}\n", escaped(&ids.join(" "))))?;
+    }
+    Ok(())
+}
+
+/// Gives each line of stdin. A line is what stands before a line feed, and nothing else ends one.
+fn lines(mut input: impl BufRead, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut bytes = Vec::new();
+    for number in 1u64.. {
+        bytes.clear();
+        let mut line = input.by_ref().take(MAX_LINE + 1);
+        let read = line.read_until(b'\n', &mut bytes).map_err(Failure::file("read", Path::new("stdin")))?;
+        if read == 0 {
+            break;
+        }
+        let wrong = |problem: String| Failure::failed(format!("stdin, line {number}: {problem}"));
+        let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        if line.len() as u64 > MAX_LINE {
+            return Err(wrong(format!("longer than {} MiB, expected a text a line", MAX_LINE >> 20)));
+        }
+        each(std::str::from_utf8(line).map_err(|_| wrong("not UTF-8 text".to_owned()))?)?;
     }
     Ok(())
 }
 
 fn preprocess(hub: &Hub, image: &Path, model: &str, output: &Path, app: &App<'_>) -> Result<(), Failure> {
-    let bytes = std::fs::read(image).map_err(Failure::file("read", image))?;
+    let bytes = files::read(image, MAX_PICTURE)?;
     let loaded = hub.open(model)?;
     let name = image.display().to_string();
     let values = loaded.preprocess().apply(ImageRef::Encoded { bytes: &bytes, path: &name })?;
@@ -328,4 +346,35 @@ fn preprocess(hub: &Hub, image: &Path, model: &str, output: &Path, app: &App<'_>
         app.output.document(&json!({"file": output, "pixel_values": [1, 3, height, width]}))?;
     }
     app.output.text(&format!("{}: pixel_values [1, 3, {height}, {width}]\n", output.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(input: &[u8]) -> Result<Vec<String>, String> {
+        let mut found = Vec::new();
+        let ended = lines(input, |line| {
+            found.push(line.to_owned());
+            Ok(())
+        });
+        ended.map(|()| found).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn only_a_line_feed_ends_a_line() {
+        assert_eq!(read(b"").unwrap(), [""; 0]);
+        assert_eq!(read(b"\n").unwrap(), [""]);
+        assert_eq!(read(b"a\r\n\nb\x0cc").unwrap(), ["a\r", "", "b\u{c}c"]);
+        assert_eq!(read(b"a\n\n").unwrap(), ["a", ""]);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_told_by_its_number() {
+        let most = usize::try_from(MAX_LINE).unwrap();
+        let long = |length| [&b"a\n"[..], &vec![b'x'; length], b"\nb\n"].concat();
+        assert_eq!(read(&long(most)).unwrap().len(), 3);
+        assert_eq!(read(&long(most + 1)).unwrap_err(), "stdin, line 2: longer than 1 MiB, expected a text a line");
+        assert_eq!(read(b"a\nb\xff\n").unwrap_err(), "stdin, line 2: not UTF-8 text");
+    }
 }

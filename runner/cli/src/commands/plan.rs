@@ -10,7 +10,8 @@ use crate::{
     app::App,
     args::RunArgs,
     failure::Failure,
-    output::{count, span, table},
+    names,
+    output::{self, count, span, table},
 };
 
 /// Characters of a reason that are shown in a table.
@@ -30,10 +31,12 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     let services = app.services(&app.folder)?;
     let pipeline = app.pipeline(&args.run.pipeline, &services)?;
+    let options = args.run.options();
+    names::stages(&pipeline, options.only.iter().chain(&options.from))?;
     let skipped = pipeline.skipped.join(", ");
     let store = app.open_store().await?;
     let engine = app.engine(&pipeline, &services, store.clone());
-    let plan = engine.plan(pipeline, args.run.options()).await?;
+    let plan = engine.plan(pipeline, options).await?;
     if app.output.json {
         let (cached, compute) = plan.counts();
         let document = json!({
@@ -50,7 +53,7 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
         if !skipped.is_empty() {
             app.output.text(&format!("left out by `when:`: {skipped}\n"))?;
         }
-        app.output.text(&changes(&plan))?;
+        app.output.text(&output::escaped(&changes(&plan)))?;
         app.output.text(&total(&plan))?;
     }
     store.close().await;
@@ -168,9 +171,5 @@ fn time(seconds: Option<f64>) -> String {
 
 /// A text that fits into a table; `--json` has it whole.
 fn cut(text: &str) -> String {
-    let text = text.replace('\n', " ");
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
+    output::cut(&text.replace('\n', " "), SHOWN)
 }

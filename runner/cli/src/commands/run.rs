@@ -12,6 +12,7 @@ use crate::{
     app::App,
     args::RunArgs,
     failure::Failure,
+    names,
     output::{count, size},
     progress::Progress,
     redact::redact,
@@ -21,6 +22,8 @@ use crate::{
 pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> {
     let services = app.services(&app.folder)?;
     let pipeline = app.pipeline(&args.pipeline, &services)?;
+    let options = args.options();
+    names::stages(&pipeline, options.only.iter().chain(&options.from))?;
     if !pipeline.skipped.is_empty() {
         app.output.note(&format!("left out by `when:`: {}", pipeline.skipped.join(", ")));
     }
@@ -28,7 +31,7 @@ pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> 
     let engine = app.engine(&pipeline, &services, store.clone());
     let cancel = app.cancel_on_interrupt();
     let meta = meta(args, app, &pipeline)?;
-    let plan = engine.plan(pipeline, args.options()).await?;
+    let plan = engine.plan(pipeline, options).await?;
 
     let mut progress = Progress::new(app.output);
     let report = engine.execute(plan, meta, &cancel, &mut |event| progress.hear(event)).await;

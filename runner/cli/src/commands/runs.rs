@@ -17,8 +17,8 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// How many, the newest first
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
-    limit: usize,
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
     /// Only those of this pipeline, by its name
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
@@ -54,7 +54,8 @@ impl Args {
     fn filter(&self) -> RunFilter {
         let since = self.since.and_then(|span| SystemTime::now().checked_sub(span)).map(Time::from);
         let status = self.status.map(RunStatus::from);
-        RunFilter { pipeline: self.pipeline.clone(), status, since, limit: self.limit }
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        RunFilter { pipeline: self.pipeline.clone(), status, since, limit }
     }
 
     /// Whether there may be more than is asked for.

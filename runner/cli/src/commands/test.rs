@@ -14,7 +14,7 @@ use crate::{
     cases::{Outcome, Suite, Verdict},
     failure::Failure,
     junit,
-    output::span,
+    output::{escaped, span},
 };
 
 /// What stands before `.yaml` in the name of a file of tests.
@@ -152,7 +152,7 @@ fn text(outcome: &Outcome, app: &App<'_>) -> String {
         Verdict::Failed => paint.red("failed "),
         Verdict::Invalid => paint.red("invalid"),
     };
-    let mut text = format!("  {word}  {} ({})\n", outcome.case, span(outcome.took));
+    let mut text = format!("  {word}  {} ({})\n", escaped(&outcome.case), span(outcome.took));
     for failure in &outcome.failures {
         for line in failure.render(paint.0).lines() {
             text.push_str(format!("    {line}").trim_end());

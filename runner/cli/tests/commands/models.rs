@@ -70,7 +70,45 @@ fn pictures_that_are_none_are_told_by_name() {
     let called = program.call(&["classify", "gone.png", "--labels", "a,b"]);
     assert!(called.code == 1 && called.stderr.contains("cannot read gone.png"), "{}", called.stderr);
     let called = program.call(&["classify", "not.png", "--labels", "a", "--model", "builtin:mini-clop"]);
-    assert!(called.code == 1 && called.stderr.contains("builtin:mini-clip"), "{}", called.stderr);
+    assert!(called.code == 2 && called.stderr.contains("hint: there is builtin:mini-clip"), "{}", called.stderr);
+    let called = program.call(&["model", "show", "builtin:nope"]);
+    assert!(called.code == 2 && called.stderr.contains("hint: there is builtin:mini-clip"), "{}", called.stderr);
+}
+
+#[test]
+fn files_without_an_end_are_not_read() {
+    let program = Program::new();
+    pictures(&program);
+    fs::File::create(program.path("sparse")).unwrap().set_len(3 << 30).unwrap();
+    let classify = ["classify", "digit.png", "--labels-file"];
+    for (arguments, problem) in [
+        (vec!["classify", "/dev/zero", "--labels", "a,b"], "cannot read /dev/zero: expected a regular file"),
+        (vec!["classify", "sparse", "--labels", "a,b"], "cannot read sparse: longer than 512 MiB"),
+        ([&classify[..], &["/dev/zero"]].concat(), "cannot read /dev/zero: expected a regular file"),
+        ([&classify[..], &["sparse"]].concat(), "cannot read sparse: longer than 64 MiB"),
+        (vec!["model", "preprocess", "/dev/zero", "-o", "x"], "cannot read /dev/zero: expected a regular file"),
+    ] {
+        let called = program.call(&arguments);
+        assert!(called.code == 1 && called.stderr.contains(problem), "{}", called.stderr);
+    }
+}
+
+#[test]
+fn labels_neither_steer_a_terminal_nor_widen_the_table_without_limit() {
+    let program = Program::new();
+    pictures(&program);
+    let labels = format!("a\u{1b}[2J,{}", "b".repeat(500));
+    let called = program.call(&["classify", "digit.png", "--labels", &labels]);
+    assert_eq!(called.code, 0, "{}", called.stderr);
+    assert!(!called.stdout.contains('\u{1b}') && called.stdout.contains("a\\u{1b}[2J"), "{}", called.stdout);
+    assert!(called.stdout.contains(&format!("  {}…  ", "b".repeat(60))), "{}", called.stdout);
+    let found = program.json(&["classify", "digit.png", "--labels", &labels], 0);
+    assert_eq!(found[0]["labels"][0]["label"], "a\u{1b}[2J");
+    assert_eq!(found[0]["labels"][1]["label"], "b".repeat(500));
+    for arguments in [["model", "show", "a\u{1b}[2J"], ["kinds", "a\u{1b}[2J", "x"]] {
+        let called = program.call(&arguments);
+        assert!(called.code != 0 && !called.stderr.contains('\u{1b}'), "{}", called.stderr);
+    }
 }
 
 #[test]
@@ -82,6 +120,8 @@ fn lines_become_tokens() {
     assert_eq!(ids.len(), 3);
     assert_eq!(ids[1].len(), 2, "an empty line has its start and its end");
     assert!(ids.iter().all(|it| it.first() == ids[1].first() && it.last() == ids[1].last()));
+    let long = program.call_with(&["model", "tokenize"], &format!("a\n{}", "b".repeat((1 << 20) + 1)));
+    assert!(long.code == 1 && long.stderr.contains("stdin, line 2: longer than 1 MiB"), "{}", long.stderr);
     let empty = program.call_with(&["model", "tokenize", "--json"], "");
     assert_eq!(empty.stdout, "[]\n");
     let padded: Vec<Vec<u32>> =
@@ -133,7 +173,7 @@ fn datasets_are_listed_and_looked_into() {
     assert_eq!(missing.code, 1);
     assert!(missing.stderr.contains("hint: runner dataset fetch mnist"), "{}", missing.stderr);
     let nothing = program.call(&["dataset", "fetch", "imagenet"]);
-    assert!(nothing.code == 1 && nothing.stderr.contains("expected mnist or fashion-mnist"), "{}", nothing.stderr);
+    assert!(nothing.code == 2 && nothing.stderr.contains("expected mnist or fashion-mnist"), "{}", nothing.stderr);
 }
 
 #[test]

@@ -65,6 +65,16 @@ fn a_flag_is_stronger_than_the_environment_and_that_than_files() {
 }
 
 #[test]
+fn an_empty_variable_names_no_store() {
+    let program = Program::new();
+    program.file("p.yaml", SMALL);
+    let mut command = program.command(&["run", "p.yaml", "--limit", "5", "--json"]);
+    let called = Called::new(command.env("RUNNER_STORE", "").output().unwrap());
+    assert_eq!(called.code, 0, "{}", called.all());
+    assert!(program.path(".runner/records.sqlite").is_file());
+}
+
+#[test]
 fn a_password_is_nowhere() {
     let program = Program::new();
     program.file("p.yaml", SMALL);

@@ -122,6 +122,42 @@ fn plan_and_graph_run_nothing() {
     }
     assert_eq!(program.call(&["graph", arguments[1].as_str(), "-o", "graph.svg"]).code, 0);
     assert!(fs::read_to_string(program.path("graph.svg")).unwrap().starts_with("<svg "));
+    let refused = program.call(&["graph", arguments[1].as_str(), "-o", "graph.png"]);
+    assert!(
+        refused.code == 2 && refused.stderr.contains("graph.png: expected a name that ends in"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!program.path("graph.png").exists());
+    for (file, more, beginning) in [
+        ("graph.MD", &[][..], "flowchart TD"),
+        ("graph.gv", &[], "digraph"),
+        ("graph", &[], "flowchart TD"),
+        ("graph.txt", &["--format", "dot"], "digraph"),
+    ] {
+        let called = program.call(&[&["graph", arguments[1].as_str(), "-o", file], more].concat());
+        assert_eq!(called.code, 0, "{}", called.stderr);
+        assert!(fs::read_to_string(program.path(file)).unwrap().starts_with(beginning), "{file}");
+    }
+}
+
+#[test]
+fn a_stage_that_there_is_not_is_a_mistake_of_the_command() {
+    let program = Program::new();
+    let arguments = evaluate(&[]);
+    for more in [["--only", "nope"], ["--from", "image,nope"]] {
+        for command in ["run", "plan"] {
+            let all: Vec<_> = [command].into_iter().chain(as_str(&arguments).into_iter().skip(1)).chain(more).collect();
+            let called = program.call(&all);
+            assert!(called.code == 2 && called.stderr.contains("no stage is called `nope`"), "{}", called.stderr);
+            assert!(
+                called.stderr.contains("hint: there are ") && called.stderr.contains("image, "),
+                "{}",
+                called.stderr
+            );
+        }
+    }
+    assert!(!program.path(".runner").exists(), "nothing is made for a run that cannot be");
 }
 
 #[test]
@@ -154,14 +190,18 @@ fn rows_are_exported_in_every_format() {
     assert!(export("data.classes", "classes.csv", &[]).starts_with(b"id,"));
 
     let refused = program.call(&["export", "latest", "scored", "-o", "scored.xlsx"]);
-    assert_eq!(refused.code, 1);
+    assert_eq!(refused.code, 2);
     assert!(
         refused.stderr.contains("expected a name that ends in .parquet, .csv, .jsonl or .png"),
         "{}",
         refused.stderr
     );
     let refused = program.call(&["export", "latest", "nothing", "-o", "n.csv"]);
-    assert!(refused.code != 0 && refused.stderr.contains("nothing"), "{}", refused.stderr);
+    assert!(refused.code == 2 && refused.stderr.contains("no stage `nothing` has rows"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("hint: those that have: classes, data, image, "), "{}", refused.stderr);
+    let refused = program.call(&["export", "latest", "scored", "-o", "n.csv", "--columns", "label,nothing"]);
+    assert!(refused.code == 2 && refused.stderr.contains("`scored` has no column `nothing`"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("hint: it has id, "), "{}", refused.stderr);
     assert!(!program.path("n.csv").exists() && !program.path("n.csv.part").exists());
     assert_eq!(program.call(&["export", "nowhere", "scored", "-o", "n.csv"]).code, 2);
 }

@@ -35,6 +35,7 @@ fn usage_errors() {
     check!("usage-command", program.call(&["rum", "x.yaml"]));
     check!("usage-set", program.call(&["run", "x.yaml", "--set", "model"]));
     check!("usage-limit", program.call(&["run", "x.yaml", "--limit", "0"]));
+    check!("usage-runs-limit", program.call(&["runs", "--limit", "0"]));
     check!("usage-no-file", program.call(&["run", "x.yaml"]));
     check!("usage-no-labels", program.call(&["classify", "x.png"]));
     check!("usage-template", program.call(&["classify", "x.png", "--labels", "a", "--template", "a photo"]));
@@ -82,6 +83,7 @@ fn an_empty_store() {
     assert!(!program.path(".runner").exists(), "what only reads makes nothing");
     program.file("other/thesis.tex", "");
     let text = "version: 1\nname: x\nstages: {data: {uses: dataset, with: {source: 'mnist:test'}, keep: true}}\n";
+    check!("unwritable-store", program.call_with(&["run", "-", "--store", "/proc/store"], text));
     check!("foreign-store", program.call_with(&["run", "-", "--store", "other"], text));
 }
 

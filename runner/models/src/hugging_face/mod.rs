@@ -17,7 +17,7 @@ use client::{Client, Failed};
 use crate::{
     ModelError,
     layout::{self, Layout},
-    weights,
+    texts, weights,
 };
 
 /// Takes a line for a person.
@@ -178,7 +178,7 @@ impl HuggingFace {
 fn cached(folder: &Path, name: &Name) -> Option<Snapshot> {
     let commit = match name.is_pinned() {
         true => name.revision.clone(),
-        false => fs::read_to_string(folder.join("refs").join(&name.revision)).ok()?.trim().to_owned(),
+        false => texts::read(&folder.join("refs").join(&name.revision), texts::Kind::Config).ok()?.trim().to_owned(),
     };
     let snapshot = Snapshot { folder: folder.join("snapshots").join(&commit), commit };
     let has = |file: &str| snapshot.folder.join(file).is_file();
@@ -194,7 +194,7 @@ fn cached(folder: &Path, name: &Name) -> Option<Snapshot> {
 }
 
 fn listed(index: &Path, ending: &str) -> Result<std::collections::BTreeSet<String>, ModelError> {
-    let text = fs::read_to_string(index).map_err(ModelError::io(index))?;
+    let text = texts::read(index, texts::Kind::Index)?;
     weights::listed(&index.display().to_string(), &text, ending)
 }
 

@@ -1,6 +1,6 @@
 //! The bytes of a pickle: counted, bounded, and never believed before they are there.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 
 use crate::pickle::{Problem, value::Value};
 
@@ -14,6 +14,13 @@ pub(super) struct Input<R> {
     pub(super) position: u64,
     /// Bytes that may still be read for the pickle at hand.
     left: u64,
+}
+
+impl<R: Read> Input<BufReader<R>> {
+    /// Of a file: most of a pickle is read byte by byte, and each would be a call of the system.
+    pub(super) fn buffered(inner: R) -> Self {
+        Self::new(BufReader::with_capacity(1 << 16, inner))
+    }
 }
 
 impl<R: Read> Input<R> {
@@ -80,4 +87,33 @@ impl<R: Read> Input<R> {
 
 fn too_long() -> Problem {
     Problem::Broken(format!("a pickle of more than {} MiB, which tensors' names do not take", MAX_PICKLE >> 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// Counts how often it is read.
+    struct Counted(usize);
+
+    impl Read for Counted {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 += 1;
+            buffer.fill(b'N');
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn bytes_of_a_file_are_not_read_one_by_one() {
+        let mut file = Counted(0);
+        let mut input = Input::buffered(&mut file);
+        for _ in 0..1 << 20 {
+            assert!(input.byte().is_ok_and(|byte| byte == b'N'));
+        }
+        assert_eq!(input.position, 1 << 20);
+        assert_eq!(file.0, 16);
+    }
 }

@@ -3,7 +3,7 @@
 //! Magic number, protocol version, system, object, names of the storages; then for each storage the number of its elements
 //! (i64) and its bytes.
 
-use std::{collections::HashMap, io::BufReader};
+use std::collections::HashMap;
 
 use crate::{
     blob::Blob,
@@ -28,7 +28,7 @@ pub(super) fn is_legacy(start: &[u8]) -> bool {
 
 /// The object, and where its storages are, in the order in which it names them.
 pub(super) fn open(blob: &Blob) -> Result<(Pickle, Vec<Option<Place>>), Problem> {
-    let mut input = Input::new(BufReader::with_capacity(1 << 16, blob.range(0, blob.size())));
+    let mut input = Input::buffered(blob.range(0, blob.size()));
     machine::run(&mut input)?;
     let version = machine::run(&mut input)?;
     if !matches!(version.root(), Value::Int(VERSION)) {

@@ -121,7 +121,7 @@ impl Checkpoint {
             return broken("a tar archive, PyTorch's format before 0.1.10; load it with PyTorch and save it anew");
         } else if start.first() == Some(&0x80) {
             // A bare pickle has no storages: what is wrong with it is more to the point if it wants to run something.
-            machine::run(&mut Input::new(blob.range(0, blob.size())))?;
+            machine::run(&mut Input::buffered(blob.range(0, blob.size())))?;
             return broken("a pickle that `torch.save` did not write");
         } else {
             return broken("not a file of PyTorch: neither a zip archive nor a pickle");

@@ -1,0 +1,101 @@
+//! The texts beside a model's weights: read only where they are files, and no further than a sound one is long.
+//!
+//! A file may come from anybody. JSON takes many times its length in memory, so its values are counted before they are made.
+
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    path::Path,
+};
+
+use crate::{ModelError, safetensors};
+
+/// A kind of text, which says how long one may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A configuration. Two lists of 22,000 classes take one and a half million bytes.
+    Config,
+    /// An index of the files that hold the weights.
+    Index,
+}
+
+impl Kind {
+    /// The most bytes.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Config => 8 << 20,
+            Self::Index => 64 << 20,
+        }
+    }
+
+    /// The most values of the JSON.
+    fn values(self) -> usize {
+        match self {
+            Self::Config => 1 << 18,
+            Self::Index => safetensors::MAX_VALUES,
+        }
+    }
+}
+
+/// Reads a text part of a model.
+pub(crate) fn read(path: &Path, kind: Kind) -> Result<String, ModelError> {
+    let name = path.display().to_string();
+    // Asked before it is opened: whoever opens a pipe waits for its other end.
+    if !fs::metadata(path).map_err(ModelError::io(path))?.is_file() {
+        return Err(ModelError::file(name, "expected a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(ModelError::io(path))?;
+    file.take(kind.bytes() as u64 + 1).read_to_end(&mut bytes).map_err(ModelError::io(path))?;
+    check(&name, &bytes, kind)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        ModelError::file(name, format!("byte {at}: not UTF-8 text"))
+    })
+}
+
+/// Fails on a text that is longer than a sound one, or has more values.
+pub(crate) fn check(file: &str, text: &[u8], kind: Kind) -> Result<(), ModelError> {
+    let problem = if text.len() > kind.bytes() {
+        format!("longer than {} MiB, the most that is read of such a file", kind.bytes() >> 20)
+    } else if safetensors::values(text) > kind.values() {
+        format!("more than {} values of JSON, the most that are read of such a file", kind.values())
+    } else {
+        return Ok(());
+    };
+    Err(ModelError::file(file, problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(path: &Path, kind: Kind) -> String {
+        read(path, kind).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_text_is_read_up_to_its_limits_and_not_beyond() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, "{\"a\": [1, 2]}").unwrap();
+        assert_eq!(read(&path, Kind::Config).unwrap(), "{\"a\": [1, 2]}");
+        File::create(&path).unwrap().set_len(3 << 30).unwrap();
+        assert!(
+            refused(&path, Kind::Config)
+                .ends_with("config.json: longer than 8 MiB, the most that is read of such a file")
+        );
+        fs::write(&path, format!("[{}1]", "1,".repeat(1 << 18))).unwrap();
+        assert!(refused(&path, Kind::Config).contains("config.json: more than 262144 values of JSON"));
+        assert!(read(&path, Kind::Index).is_ok());
+        fs::write(&path, [b'"', 0xff, b'"']).unwrap();
+        assert!(refused(&path, Kind::Config).ends_with("config.json: byte 1: not UTF-8 text"));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_read() {
+        assert_eq!(refused(Path::new("/dev/zero"), Kind::Index), "/dev/zero: expected a regular file");
+        let folder = tempfile::tempdir().unwrap();
+        assert!(refused(folder.path(), Kind::Config).ends_with(": expected a regular file"));
+    }
+}
