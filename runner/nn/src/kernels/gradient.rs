@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::{
     packed::{MOST_ROWS, MOST_ROWS_AVX2, most_rows},
-    panels::panel,
+    panels::{LINE, panel},
     simd::Simd,
     windows::Taps,
 };
@@ -17,9 +17,6 @@ use crate::{Isa, isa::Level};
 
 /// Most rows that are arranged at a time: a panel of so many stays in the first cache.
 const ROWS: usize = 192;
-
-/// Numbers of a cache line.
-const LINE: usize = 16;
 
 /// One side of the product: some columns of a row-major matrix.
 #[derive(Clone, Copy)]

@@ -18,7 +18,7 @@ use crate::{
 /// Most outputs of a panel.
 pub(super) const MOST_PANEL: usize = 32;
 /// Numbers of a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// Outputs of a panel: two vectors.
 pub(super) fn panel(isa: Isa) -> usize {
