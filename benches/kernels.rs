@@ -97,7 +97,8 @@ impl Case {
                 let weight = b.kernel("kernel", window, outputs, channels, values)?;
                 let (bias, x) = (row(outputs)?, matrix(images * side * side, channels)?);
                 let operation = Operation::Convolution { weight, bias, residual: None, activation: Activation::Relu };
-                let (layers, from) = ([Layer { input: 0, window, operation }], Size { height: side, width: side, channels });
+                let (layers, from) =
+                    ([Layer { input: 0, window, operation }], Size { height: side, width: side, channels });
                 Box::new(move || b.convolutions(&x, from, &layers).map(|y| drop(black_box(y))))
             }
         })
