@@ -14,9 +14,6 @@ const TILES_VALUES: usize = 192 << 10;
 /// Fewest tiles at a time: each time all weights are read.
 const FEWEST_TILES: usize = 16;
 
-/// Rows of most register tiles of products.
-const TILE_ROWS: usize = 8;
-
 /// The kernel of a convolution.
 pub(crate) enum Kernel<V = Lines> {
     /// Of what a window covers, as of any linear map.
@@ -79,12 +76,7 @@ fn winograd<V: Deref<Target = [f32]> + Sync>(
     let lines = tiles.lines(out.len() / (sweep.to.pixels() * outputs).max(1));
     let fit = (TILES_VALUES / tiles.scratch(1)).max(FEWEST_TILES.div_ceil(tiles.across()));
     let fair = if spread { lines.div_ceil(workers.threads()) } else { lines };
-    let mut part = fair.div_ceil(fair.div_ceil(fit).max(1)).max(1);
-    // Whole register tiles, where that does not leave a thread with much more than another.
-    let whole = (1..=TILE_ROWS).find(|lines| (lines * tiles.across()).is_multiple_of(TILE_ROWS)).unwrap_or(1);
-    if part > 2 * whole {
-        part = part.next_multiple_of(whole);
-    }
+    let part = fair.div_ceil(fair.div_ceil(fit).max(1)).max(1);
     let mut parts = Vec::with_capacity(lines.div_ceil(part));
     let (mut rest, mut done) = (out, 0);
     for first in (0..lines).step_by(part) {
