@@ -105,6 +105,44 @@ impl Case {
     }
 }
 
+/// Chains of multiply-adds that do not wait for each other, in registers alone: what the vector units do at most.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn chains(count: usize) -> f32 {
+    use std::arch::x86_64::{_mm512_add_ps, _mm512_fmadd_ps, _mm512_reduce_add_ps, _mm512_set1_ps};
+    let (a, b) = (_mm512_set1_ps(black_box(1.0001)), _mm512_set1_ps(black_box(0.9999)));
+    let mut sums = [a; CHAINS];
+    for _ in 0..count {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(a, b, *sum);
+        }
+    }
+    _mm512_reduce_add_ps(sums.into_iter().fold(a, |x, y| _mm512_add_ps(x, y)))
+}
+
+#[cfg(target_arch = "x86_64")]
+const CHAINS: usize = 12;
+
+/// On each thread at once.
+#[cfg(target_arch = "x86_64")]
+fn limit(criterion: &mut Criterion) {
+    const COUNT: usize = 10_000_000;
+    if !std::arch::is_x86_feature_detected!("avx512f") {
+        return;
+    }
+    let mut group = criterion.benchmark_group("multiply-adds alone");
+    group.throughput(Throughput::Elements((THREADS * COUNT * CHAINS * 16) as u64));
+    // SAFETY: the instructions were detected above.
+    let run = || black_box(unsafe { chains(COUNT) });
+    group.bench_function("avx512", |bencher| {
+        bencher.iter(|| std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(run)))));
+    });
+    group.finish();
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn limit(_: &mut Criterion) {}
+
 fn kernels(criterion: &mut Criterion) {
     for (name, case) in CASES {
         let mut group = criterion.benchmark_group(name);
@@ -128,6 +166,6 @@ criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(10).measurement_time(std::time::Duration::from_secs(1))
         .warm_up_time(std::time::Duration::from_millis(200)).without_plots();
-    targets = kernels
+    targets = limit, kernels
 }
 criterion_main!(benches);
