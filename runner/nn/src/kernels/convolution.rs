@@ -95,25 +95,16 @@ pub(super) fn cut<S: Simd>(s: S, x: S::V, (low, high): (f32, f32)) -> S::V {
 }
 
 kernel! {
-    /// Adds `bias` to each row of `x`, then `residual` (empty for none), then cuts to `bounds`.
-    pub(crate) fn finish(x: &mut [f32], bias: &[f32], residual: &[f32], bounds: (f32, f32)) = finish_body;
+    /// Adds `bias` to each row of `x`, then cuts to `bounds`.
+    pub(crate) fn finish(x: &mut [f32], bias: &[f32], bounds: (f32, f32)) = finish_body;
 }
 
 #[inline(always)]
-fn finish_body<S: Simd>(s: S, x: &mut [f32], bias: &[f32], residual: &[f32], bounds: (f32, f32)) {
+fn finish_body<S: Simd>(s: S, x: &mut [f32], bias: &[f32], bounds: (f32, f32)) {
     let width = bias.len().max(1);
-    if residual.is_empty() {
-        for x in x.chunks_exact_mut(width) {
-            for i in (0..width).step_by(S::LANES) {
-                s.put(cut(s, s.add(s.at(x, i, 0.0), s.at(bias, i, 0.0)), bounds), x, i);
-            }
-        }
-        return;
-    }
-    for (x, residual) in x.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
+    for x in x.chunks_exact_mut(width) {
         for i in (0..width).step_by(S::LANES) {
-            let sum = s.add(s.add(s.at(x, i, 0.0), s.at(bias, i, 0.0)), s.at(residual, i, 0.0));
-            s.put(cut(s, sum, bounds), x, i);
+            s.put(cut(s, s.add(s.at(x, i, 0.0), s.at(bias, i, 0.0)), bounds), x, i);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What windows cover: rows of matrices that are put together from pieces of pictures, without copying them.
 
+use std::ops::Range;
+
 use super::convolution::Sweep;
 use crate::Patches;
 
@@ -199,10 +201,7 @@ impl<'a> Left<'a> {
     }
 
     /// The classes of some rows, with each one's own rows among them.
-    pub(super) fn classes(
-        self,
-        rows: std::ops::Range<usize>,
-    ) -> impl Iterator<Item = (Option<&'a Class>, std::ops::Range<usize>)> {
+    pub(super) fn classes(self, rows: Range<usize>) -> impl Iterator<Item = (Option<&'a Class>, Range<usize>)> {
         let (classes, images) = match self {
             Self::Rows(_) => (&[][..], 0),
             Self::Windows(windows, pictures) => (&windows.classes[..], pictures.len() / windows.picture),

@@ -201,7 +201,7 @@ impl Plan {
                     map.apply(workers, x, Finish::NOTHING, spread);
                     kernels::add_window_rows(isa, sweep, spread, i * part, out);
                 }
-                kernels::finish(isa, out, bias, &[], cut);
+                kernels::finish(isa, out, bias, cut);
             }
             (Kind::Depthwise { .. }, _) => kernels::depthwise(isa, sweep, x, weight, bias, cut, 0, out),
             (Kind::Upsample, _) => kernels::upsample(self.from, self.window.size, x, 0, out),
