@@ -167,10 +167,8 @@ pub(crate) fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
         let text = start(&mut io::stdin().lock()).map_err(Failure::file("read", path))?;
         return Ok(("stdin".to_owned(), text));
     }
-    match File::open(path).and_then(|mut file| start(&mut file)) {
-        Ok(text) => Ok((path.display().to_string(), text)),
-        Err(error) => Err(Failure::Usage { message: format!("cannot read {}: {error}", path.display()), hint: None }),
-    }
+    let text = File::open(path).and_then(|mut file| start(&mut file)).map_err(Failure::unreadable(path))?;
+    Ok((path.display().to_string(), text))
 }
 
 /// What computes on each GPU, where a stage asks for one. Looking at a GPU takes memory on it.

@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
 };
 
+use runner_data::file;
 use serde::Deserialize;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, files::MAX_SETTINGS};
 
 const FILE: &str = "runner.toml";
 /// Most threads to compute with: more than processors have.
@@ -147,10 +148,9 @@ fn users() -> Option<PathBuf> {
 }
 
 fn parse(path: &Path) -> Result<Option<File>, Failure> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    let text = match file::read_text(path, MAX_SETTINGS) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::file("read", path)(error)),
+        text => text.map_err(Failure::unreadable(path))?,
     };
     let file: File = toml::from_str(&text).map_err(|error| {
         let message = format!("{}: {}", path.display(), error.to_string().trim_end());
@@ -173,6 +173,8 @@ pub(crate) fn check_threads(what: &str, threads: usize) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

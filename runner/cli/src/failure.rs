@@ -49,6 +49,12 @@ impl Failure {
         move |error| Self::failed(format!("cannot {action} {path}: {error}"))
     }
 
+    /// A file that says what to do could not be read: a pipeline, settings.
+    pub(crate) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.display().to_string();
+        move |error| Self::Usage { message: format!("cannot read {path}: {error}"), hint: None }
+    }
+
     /// What to do about it.
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {

@@ -2,18 +2,19 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use crate::failure::Failure;
+use runner_data::file;
+
+use crate::{failure::Failure, files::MAX_SETTINGS};
 
 /// Reads the file, which nobody else may read. There need be none.
 pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let failed = || Failure::file("read", path);
     let found = match fs::metadata(path) {
         // Elsewhere the same secrets may come from the environment.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        found => found.map_err(failed())?,
+        found => found.map_err(Failure::unreadable(path))?,
     };
     private(path, &found)?;
-    let text = fs::read_to_string(path).map_err(failed())?;
+    let text = file::read_or_drain(path, MAX_SETTINGS).and_then(file::text).map_err(Failure::unreadable(path))?;
     let mut secrets = BTreeMap::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();

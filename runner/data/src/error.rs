@@ -1,14 +1,11 @@
 //! What can go wrong with data, in words that name the file, the place and the way out.
 
 use std::{
-    fs::{File, Metadata},
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
 };
 
 use runner_contract::StageError;
-
-use crate::decode::MOST_BYTES;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -91,36 +88,6 @@ impl From<DataError> for StageError {
     fn from(error: DataError) -> Self {
         Self::new(error.to_string())
     }
-}
-
-/// Reads a whole file, if it is a plain one that fits in memory: from a device there is no end of bytes.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
-    let size = plain(path)?.len();
-    if size > MOST_BYTES {
-        let message = format!("{size} bytes is over the limit of {MOST_BYTES}");
-        return Err(DataError::format(path.display().to_string(), message));
-    }
-    let mut bytes = Vec::with_capacity(size as usize);
-    let read = File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
-    read.map_err(DataError::io("read", path))?;
-    Ok(bytes)
-}
-
-/// What is known of a plain file, or of one that a link leads to. It is not opened: to open a pipe may take for ever.
-pub(crate) fn plain(path: &Path) -> Result<Metadata, DataError> {
-    let found = std::fs::metadata(path).map_err(DataError::io("read", path))?;
-    match found.is_file() {
-        true => Ok(found),
-        false => Err(DataError::io("read", path)(io::Error::other("not a regular file"))),
-    }
-}
-
-/// Reads a whole text file.
-pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
-    String::from_utf8(read(path)?).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        DataError::format_at(path.display().to_string(), format!("byte {at}"), "not UTF-8 text")
-    })
 }
 
 /// Most characters of a file, or of what a library says of it, that a message quotes.

@@ -15,7 +15,8 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     DataError,
     dataset::{gunzip, is_gzip},
-    error::read,
+    decode::MOST_BYTES,
+    file,
 };
 
 /// A file of a dataset.
@@ -144,7 +145,7 @@ pub fn fetch(
     for file in &collection.files {
         let target = fetched.folder.join(file.name);
         if fs::metadata(&target).is_ok_and(|there| there.len() == file.length as u64)
-            && file.check(&read(&target)?).is_ok()
+            && file::read(&target, MOST_BYTES).is_ok_and(|bytes| file.check(&bytes).is_ok())
         {
             fetched.kept += 1;
             continue;
@@ -185,7 +186,8 @@ impl Remote {
             let message = format!("no {} in it, plain or .gz", self.name);
             return Err(DataError::format(folder.display().to_string(), message));
         };
-        self.unpack(read(path)?, &path.display().to_string())
+        let bytes = file::read(path, MOST_BYTES).map_err(DataError::io("read", path))?;
+        self.unpack(bytes, &path.display().to_string())
     }
 
     fn get(

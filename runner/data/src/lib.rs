@@ -5,6 +5,7 @@ mod dataset;
 mod decode;
 mod error;
 pub mod fetch;
+pub mod file;
 mod preprocess;
 mod resize;
 mod text;

@@ -153,7 +153,7 @@ fn a_bad_config_says_what_was_expected() {
     let error = |config: Value| Preprocess::from_config(&config.to_string()).unwrap_err().to_string();
     assert_eq!(
         error(json!({"resample": 9})),
-        "preprocessor_config.json: `resample` is 9, expected 0 (nearest), 1 (lanczos), 2 (bilinear), 3 (bicubic), 4 (box) or 5 (hamming)"
+        "`resample` is 9, expected 0 (nearest), 1 (lanczos), 2 (bilinear), 3 (bicubic), 4 (box) or 5 (hamming)"
     );
     assert!(
         error(json!({"size": {"longest_edge": 224}})).contains("`size` is {\"longest_edge\":224}, expected a number")

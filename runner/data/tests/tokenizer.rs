@@ -12,6 +12,12 @@ fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizer")
 }
 
+/// The golden folder's tokenizer.
+fn tokenizer() -> ClipTokenizer {
+    let config = fs::read_to_string(folder().join("tokenizer_config.json")).unwrap();
+    ClipTokenizer::from_folder(&folder(), Some(&config)).unwrap()
+}
+
 fn golden() -> Value {
     serde_json::from_str(include_str!("golden/tokens.json")).unwrap()
 }
@@ -26,7 +32,7 @@ fn ids(value: &Value) -> Vec<u32> {
 
 #[test]
 fn tokens_equal_those_of_transformers() {
-    let tokenizer = ClipTokenizer::from_folder(&folder()).unwrap();
+    let tokenizer = tokenizer();
     assert_eq!(tokenizer.cleaning(), Cleaning::None);
     let golden = golden();
     let lines = golden["lines"].as_array().unwrap();
@@ -45,7 +51,7 @@ fn vocab_and_merges_make_the_same_tokenizer_as_tokenizer_json() {
     let temporary = tempfile::tempdir().unwrap();
     fs::write(temporary.path().join("vocab.json"), whole["model"]["vocab"].to_string()).unwrap();
     fs::write(temporary.path().join("merges.txt"), merges).unwrap();
-    let tokenizer = ClipTokenizer::from_folder(temporary.path()).unwrap();
+    let tokenizer = ClipTokenizer::from_folder(temporary.path(), None).unwrap();
     let again = ClipTokenizer::from_json(&tokenizer.to_json().unwrap(), Some(&tokenizer.config_json())).unwrap();
     for line in golden()["lines"].as_array().unwrap() {
         let text = line["text"].as_str().unwrap();
@@ -67,7 +73,7 @@ fn clips_own_tokenizer_is_inside_the_program() {
 
 #[test]
 fn text_that_is_too_long_keeps_the_end_token_and_short_text_is_padded_with_it() {
-    let tokenizer = ClipTokenizer::from_folder(&folder()).unwrap().with_context(10);
+    let tokenizer = tokenizer().with_context(10);
     let long = tokenizer.encode(&"photo ".repeat(200)).unwrap();
     assert_eq!((long.len(), long[0], long[9]), (10, tokenizer.start(), tokenizer.end()));
     let short = tokenizer.encode_padded("photo").unwrap();
@@ -128,14 +134,14 @@ fn what_is_no_clip_tokenizer_is_named() {
             fs::remove_file(file.unwrap().path()).unwrap();
         }
         fs::write(temporary.path().join(name), content).unwrap();
-        ClipTokenizer::from_folder(temporary.path()).unwrap_err().to_string()
+        ClipTokenizer::from_folder(temporary.path(), None).unwrap_err().to_string()
     };
     assert!(error("other", "").contains("expected tokenizer.json, or vocab.json and merges.txt"));
     assert!(error("tokenizer.json", "{").contains("tokenizer.json: not a tokenizer"));
     assert!(error("bpe_simple_vocab_16e6.txt.gz", "#v\na b\n").contains("expected 48894 merges"));
     fs::write(temporary.path().join("vocab.json"), "{\"a\": 0}").unwrap();
     fs::write(temporary.path().join("merges.txt"), "a b c\n").unwrap();
-    let error = ClipTokenizer::from_folder(temporary.path()).unwrap_err().to_string();
+    let error = ClipTokenizer::from_folder(temporary.path(), None).unwrap_err().to_string();
     assert!(error.contains("merges.txt, line 1: expected two tokens"), "{error}");
 }
 
@@ -216,7 +222,7 @@ fn what_a_tokenizer_says_twice_is_checked_where_it_is_read() {
 proptest! {
     #[test]
     fn any_text_gives_ids_of_the_vocabulary(text in any::<String>()) {
-        let tokenizer = ClipTokenizer::from_folder(&folder()).unwrap();
+        let tokenizer = tokenizer();
         for tokenizer in [tokenizer.clone().with_cleaning(Cleaning::OpenAi), tokenizer] {
             let ids = tokenizer.encode(&text).unwrap();
             prop_assert!((2..=77).contains(&ids.len()));

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use runner_data::file;
+
 use crate::ModelError;
 
 /// A file, or what stands for one.
@@ -28,13 +30,9 @@ enum Content {
 
 impl Blob {
     pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
+        let size = file::plain(path).map_err(ModelError::io(path))?.len();
         let file = File::open(path).map_err(ModelError::io(path))?;
-        let found = file.metadata().map_err(ModelError::io(path))?;
-        let name = path.display().to_string();
-        if !found.is_file() {
-            return Err(ModelError::file(name, "expected a file"));
-        }
-        Ok(Self { name, content: Content::File(file), size: found.len() })
+        Ok(Self { name: path.display().to_string(), content: Content::File(file), size })
     }
 
     /// `name` stands for the file in messages.

@@ -42,8 +42,8 @@ pub(crate) struct Origins {
 pub(crate) enum Tokenizer {
     /// A classifier has none.
     None,
-    /// In a folder of transformers.
-    Folder(PathBuf),
+    /// In a folder of transformers, with the text of its `tokenizer_config.json`.
+    Folder { folder: PathBuf, config: Option<String> },
     /// In a bundle: its file's name for messages, `tokenizer.json`, `tokenizer_config.json`.
     Texts { file: String, json: String, config: Option<String> },
     /// In the program: that of OpenAI's code.
@@ -59,7 +59,9 @@ impl Tokenizer {
         };
         match self {
             Self::None => Err(ModelError::Input("a model without a tokenizer takes no texts".to_owned())),
-            Self::Folder(folder) => of(&folder.display().to_string(), ClipTokenizer::from_folder(folder)),
+            Self::Folder { folder, config } => {
+                of(&folder.display().to_string(), ClipTokenizer::from_folder(folder, config.as_deref()))
+            }
             Self::Texts { file, json, config } => of(file, ClipTokenizer::from_json(json, config.as_deref())),
             Self::OpenAi => of("CLIP's vocabulary", ClipTokenizer::openai()),
             Self::OpenClip => of("CLIP's vocabulary", ClipTokenizer::open_clip()),
@@ -174,24 +176,26 @@ fn bundle(reader: Reader) -> Result<Parts, ModelError> {
 }
 
 fn of_transformers(folder: &Path) -> Result<Parts, ModelError> {
-    let of_data = |error: DataError| ModelError::file(folder.display().to_string(), error.to_string());
-    let path = folder.join("config.json");
-    let text = texts::read(&path, texts::Kind::Config)?;
-    let config = ModelConfig::parse(&path.display().to_string(), &text)?;
     let has = |name: &str| folder.join(name).is_file();
+    let read = |name: &str| {
+        let path = folder.join(name);
+        texts::read(&path, texts::Kind::Config).map(|text| (path.display().to_string(), text))
+    };
+    let (file, text) = read("config.json")?;
+    let config = ModelConfig::parse(&file, &text)?;
     let Some(preprocessing) = ["preprocessor_config.json", "processor_config.json"].into_iter().find(|name| has(name))
     else {
         let problem = "neither preprocessor_config.json nor processor_config.json, so how to preprocess is unknown";
         return Err(ModelError::file(folder.display().to_string(), problem));
     };
-    // These are read whole where they are understood, so they are looked at first.
-    for name in [preprocessing, "tokenizer_config.json"].into_iter().filter(|name| has(name)) {
-        texts::read(&folder.join(name), texts::Kind::Config)?;
-    }
-    let preprocess = Preprocess::from_folder(folder).map_err(of_data)?;
+    let (file, text) = read(preprocessing)?;
+    let preprocess = Preprocess::from_config(&text).map_err(|error| ModelError::file(file, error.to_string()))?;
     let tokenizer = match config {
         ModelConfig::Classifier(_) => Tokenizer::None,
-        ModelConfig::Clip(_) => Tokenizer::Folder(folder.to_owned()),
+        ModelConfig::Clip(_) => {
+            let config = has("tokenizer_config.json").then(|| read("tokenizer_config.json")).transpose()?;
+            Tokenizer::Folder { folder: folder.to_owned(), config: config.map(|(_, text)| text) }
+        }
     };
     let origins = Origins {
         architecture: "config.json".to_owned(),

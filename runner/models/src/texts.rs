@@ -2,11 +2,9 @@
 //!
 //! A file may come from anybody. JSON takes many times its length in memory, so its values are counted before they are made.
 
-use std::{
-    fs::{self, File},
-    io::Read as _,
-    path::Path,
-};
+use std::path::Path;
+
+use runner_data::file;
 
 use crate::{ModelError, safetensors};
 
@@ -39,19 +37,9 @@ impl Kind {
 
 /// Reads a text part of a model.
 pub(crate) fn read(path: &Path, kind: Kind) -> Result<String, ModelError> {
-    let name = path.display().to_string();
-    // Asked before it is opened: whoever opens a pipe waits for its other end.
-    if !fs::metadata(path).map_err(ModelError::io(path))?.is_file() {
-        return Err(ModelError::file(name, "expected a regular file"));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(ModelError::io(path))?;
-    file.take(kind.bytes() as u64 + 1).read_to_end(&mut bytes).map_err(ModelError::io(path))?;
-    check(&name, &bytes, kind)?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        ModelError::file(name, format!("byte {at}: not UTF-8 text"))
-    })
+    let text = file::read_text(path, kind.bytes() as u64).map_err(ModelError::io(path))?;
+    check(&path.display().to_string(), text.as_bytes(), kind)?;
+    Ok(text)
 }
 
 /// Fails on a text that is longer than a sound one, or has more values.
@@ -68,6 +56,8 @@ pub(crate) fn check(file: &str, text: &[u8], kind: Kind) -> Result<(), ModelErro
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+
     use super::*;
 
     fn refused(path: &Path, kind: Kind) -> String {
@@ -88,14 +78,5 @@ mod tests {
         fs::write(&path, format!("[{}1]", "1,".repeat(1 << 18))).unwrap();
         assert!(refused(&path, Kind::Config).contains("config.json: more than 262144 values of JSON"));
         assert!(read(&path, Kind::Index).is_ok());
-        fs::write(&path, [b'"', 0xff, b'"']).unwrap();
-        assert!(refused(&path, Kind::Config).ends_with("config.json: byte 1: not UTF-8 text"));
-    }
-
-    #[test]
-    fn what_is_no_regular_file_is_not_read() {
-        assert_eq!(refused(Path::new("/dev/zero"), Kind::Index), "/dev/zero: expected a regular file");
-        let folder = tempfile::tempdir().unwrap();
-        assert!(refused(folder.path(), Kind::Config).ends_with(": expected a regular file"));
     }
 }

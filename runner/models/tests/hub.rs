@@ -183,6 +183,17 @@ fn texts_of_a_model_are_not_read_without_end() {
     assert!(error(&dir, &folder).starts_with("MODEL/config.json: more than 262144 values of JSON"));
 }
 
+#[cfg(unix)]
+#[test]
+fn weights_that_are_a_pipe_are_refused_and_not_waited_for() {
+    let (dir, folder) = copy("quick_gelu");
+    let path = folder.join("model.safetensors");
+    fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let message = Hub::new(dir.path().to_owned()).open("model/model.safetensors").unwrap_err().to_string();
+    assert!(message.ends_with("model.safetensors: expected a regular file"), "{message}");
+}
+
 #[test]
 fn texts_of_a_bundle_have_the_same_limits() {
     let dir = tempfile::tempdir().unwrap();

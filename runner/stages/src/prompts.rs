@@ -2,12 +2,13 @@
 
 mod settings;
 
-use std::{collections::BTreeMap, fs::File, io::Read as _, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use runner_contract::{
     Column, ColumnData, ColumnType, Context, Input, Inputs, KindInfo, PortKind, Prepared, Problem, Produced, Shape,
     Stage, StageError, Stream,
 };
+use runner_data::file;
 use serde_json::Value;
 
 use crate::{
@@ -55,12 +56,7 @@ impl Definition for Prompts {
             Problem::setting("file", format!("`{path}`: {reason}"))
                 .hint("a JSON object from class names to lists of prompts: {\"cat\": [\"a photo of a cat.\"]}")
         };
-        let mut text = Vec::new();
-        let file = File::open(self.folder.join(&path)).map_err(|error| wrong(error.to_string()))?;
-        file.take(MOST_BYTES + 1).read_to_end(&mut text).map_err(|error| wrong(error.to_string()))?;
-        if text.len() as u64 > MOST_BYTES {
-            return Err(wrong(format!("more than {} MiB", MOST_BYTES >> 20)));
-        }
+        let text = file::read(&self.folder.join(&path), MOST_BYTES).map_err(|error| wrong(error.to_string()))?;
         settings.prompts = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         if settings.prompts.is_empty() {
             return Err(wrong("no prompts in it".to_owned()));

@@ -9,6 +9,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use runner_data::file;
+
 /// Most bytes of an included file that are read: more than a pipeline may have.
 const MOST_BYTES: u64 = (1 << 20) + 1;
 
@@ -98,9 +100,8 @@ fn secret(name: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Str
     let text = match variable(name) {
         Some(value) => value.into_string().ok()?,
         None => {
-            let file = File::open(variable(&format!("{name}_FILE"))?).ok()?;
-            let mut text = String::new();
-            file.take(MOST_BYTES).read_to_string(&mut text).ok()?;
+            let path = PathBuf::from(variable(&format!("{name}_FILE"))?);
+            let text = file::read_or_drain(&path, MOST_BYTES).and_then(file::text).ok()?;
             let line = text.strip_suffix('\n').unwrap_or(&text);
             line.strip_suffix('\r').unwrap_or(line).to_owned()
         }

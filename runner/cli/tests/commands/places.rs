@@ -74,6 +74,34 @@ fn an_empty_variable_names_no_store() {
     assert!(program.path(".runner/records.sqlite").is_file());
 }
 
+#[cfg(unix)]
+#[test]
+fn settings_and_secrets_without_an_end_are_not_read() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let program = Program::new();
+    program.file("p.yaml", SMALL);
+    let refused = |problem: &str| {
+        let called = program.call(&["validate", "p.yaml"]);
+        assert!(called.code == 2 && called.stderr.contains(problem), "{}", called.all());
+    };
+    let sparse = |name: &str| {
+        let file = fs::File::create(program.path(name)).unwrap();
+        file.set_len(3 << 30).unwrap();
+        file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    sparse("runner.toml");
+    refused("runner.toml: longer than 1 MiB, the most that is read of such a file");
+    fs::create_dir_all(program.path(".config/runner")).unwrap();
+    fs::remove_file(program.path("runner.toml")).unwrap();
+    symlink("/dev/zero", program.path(".config/runner/runner.toml")).unwrap();
+    refused("runner.toml: expected a regular file");
+    fs::remove_file(program.path(".config/runner/runner.toml")).unwrap();
+    program.file("runner.toml", "secrets_file = 'secrets'\n");
+    sparse("secrets");
+    refused("secrets: longer than 1 MiB, the most that is read of such a file");
+}
+
 #[test]
 fn a_password_is_nowhere() {
     let program = Program::new();

@@ -21,7 +21,7 @@ use super::{
     memory::{FileStamp, Remembered},
     numbered, numbered_key,
 };
-use crate::{DataError, error::read};
+use crate::{DataError, decode::MOST_BYTES, file};
 
 /// The names of Fashion-MNIST's classes, as its authors give them.
 pub(super) const FASHION_CLASSES: [&str; 10] =
@@ -209,7 +209,8 @@ impl Values {
         let mut start = [0; 20];
         let length = fill(&mut file, &mut start).map_err(DataError::io("read", path))?;
         let (sizes, store) = if is_gzip(&start[..length]) {
-            let idx = read_idx(&read(path)?, &name)?;
+            let bytes = file::read(path, MOST_BYTES).map_err(DataError::io("read", path))?;
+            let idx = read_idx(&bytes, &name)?;
             (idx.sizes, Store::Packed(Cow::Borrowed(&[]), OnceLock::from(idx.data)))
         } else {
             let (sizes, offset) = header(&start[..length], &name)?;

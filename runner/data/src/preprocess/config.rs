@@ -6,13 +6,13 @@ use super::{CLIP_MEAN, CLIP_STD, Preprocess, Reference, RgbConversion, Size, ope
 use crate::{DataError, resize::Filter};
 
 impl Preprocess {
-    /// Reads the text of a `preprocessor_config.json`, or of a `processor_config.json` that holds one as `image_processor`.
+    /// Reads the text of a `preprocessor_config.json`, or of a `processor_config.json` that holds one as `image_processor`. The
+    /// error does not say which.
     pub fn from_config(text: &str) -> Result<Self, DataError> {
-        let wrong = |message: String| DataError::format("preprocessor_config.json", message);
-        let value: Value = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let value: Value = serde_json::from_str(text).map_err(|error| DataError::Invalid(error.to_string()))?;
         let config = value.get("image_processor").unwrap_or(&value);
-        let config = config.as_object().ok_or_else(|| wrong("expected an object".to_owned()))?;
-        Config(config).read().map_err(wrong)
+        let config = config.as_object().ok_or_else(|| DataError::Invalid("expected an object".to_owned()))?;
+        Config(config).read().map_err(DataError::Invalid)
     }
 
     /// The text of a `preprocessor_config.json` that gives this back.

@@ -11,8 +11,6 @@ mod config;
 mod open_clip;
 mod size;
 
-use std::path::Path;
-
 use runner_contract::ImageRef;
 
 pub use open_clip::{PreprocessCfg, ResizeMode};
@@ -21,7 +19,6 @@ pub use size::Size;
 use crate::{
     DataError, Limits, Pixels,
     decode::{Kind, Picture, open},
-    error::read_text,
     resize::{Arithmetic, Filter, Raster, Window, resize, resize16},
 };
 
@@ -155,19 +152,6 @@ impl Preprocess {
             normalize: Some(([127.0 / 255.0; 3], [128.0 / 255.0; 3])),
             ..Self::openai(size)
         }
-    }
-
-    /// Reads `preprocessor_config.json` of a checkpoint folder, else `processor_config.json`; OpenAI CLIP's for 224 pixels
-    /// where there is neither.
-    pub fn from_folder(folder: &Path) -> Result<Self, DataError> {
-        let files = ["preprocessor_config.json", "processor_config.json"].map(|name| folder.join(name));
-        let Some(file) = files.iter().find(|file| file.is_file()) else { return Ok(Self::clip(224)) };
-        Self::from_config(&read_text(file)?).map_err(|error| match error {
-            DataError::Format { place, message, .. } => {
-                DataError::Format { file: file.display().to_string(), place, message }
-            }
-            other => other,
-        })
     }
 
     /// Rows and columns of what comes out.

@@ -21,11 +21,7 @@ use build::Style;
 pub use clean::{Cleaning, clean};
 pub use train::train_tokenizer;
 
-use crate::{
-    DataError,
-    contain::contain,
-    error::{read, read_text, short},
-};
+use crate::{DataError, contain::contain, decode::MOST_BYTES, error::short, file};
 
 /// CLIP's context length, where a checkpoint names none.
 pub const CLIP_CONTEXT: usize = 77;
@@ -51,24 +47,25 @@ pub struct ClipTokenizer {
 
 impl ClipTokenizer {
     /// Reads the tokenizer of a checkpoint folder: `tokenizer.json`, else `vocab.json` and `merges.txt`, else
-    /// `bpe_simple_vocab_16e6.txt.gz`; `tokenizer_config.json` says context length and special tokens.
-    pub fn from_folder(folder: &Path) -> Result<Self, DataError> {
+    /// `bpe_simple_vocab_16e6.txt.gz`; with the text of its `tokenizer_config.json`, where there is one, which says context
+    /// length and special tokens.
+    pub fn from_folder(folder: &Path, config: Option<&str>) -> Result<Self, DataError> {
         let has = |name: &str| folder.join(name).is_file();
-        let config = match has("tokenizer_config.json") {
-            true => Some(read_text(&folder.join("tokenizer_config.json"))?),
-            false => None,
+        let read = |name: &str| {
+            let path = folder.join(name);
+            file::read(&path, MOST_BYTES).map_err(DataError::io("read", &path))
         };
+        let read_text = |name: &str| file::text(read(name)?).map_err(DataError::io("read", &folder.join(name)));
         let name = |file: &str| folder.join(file).display().to_string();
         if has("tokenizer.json") {
-            let json = read_text(&folder.join("tokenizer.json"))?;
-            Self::build(&json, config.as_deref(), &name("tokenizer.json"))
+            Self::build(&read_text("tokenizer.json")?, config, &name("tokenizer.json"))
         } else if has("vocab.json") && has("merges.txt") {
-            let (vocab, merges) = (read_text(&folder.join("vocab.json"))?, read_text(&folder.join("merges.txt"))?);
+            let (vocab, merges) = (read_text("vocab.json")?, read_text("merges.txt")?);
             let json =
                 build::from_vocab(&vocab, &merges).map_err(|message| DataError::format(name("vocab.json"), message))?;
-            Self::build(&json, config.as_deref(), &name("vocab.json"))
+            Self::build(&json, config, &name("vocab.json"))
         } else if has("bpe_simple_vocab_16e6.txt.gz") {
-            Self::from_openai(&read(&folder.join("bpe_simple_vocab_16e6.txt.gz"))?)
+            Self::from_openai(&read("bpe_simple_vocab_16e6.txt.gz")?)
         } else {
             Err(DataError::format(
                 folder.display().to_string(),

@@ -62,7 +62,8 @@ impl ClipTrainer {
         let config = ClipConfig::parse(NAME, text("config.json")?)?;
         let settings = text("tokenizer_config.json").ok().map(String::as_str);
         let tokenizer = ClipTokenizer::from_json(text("tokenizer.json")?, settings).map_err(|e| bad(e.to_string()))?;
-        let preprocess = Preprocess::from_config(text("preprocessor_config.json")?).map_err(|e| bad(e.to_string()))?;
+        let preprocess = Preprocess::from_config(text("preprocessor_config.json")?);
+        let preprocess = preprocess.map_err(|error| bad(format!("preprocessor_config.json: {error}")))?;
         let setup = TrainSetup { config, options: header.options, tokenizer, preprocess, seed: header.seed };
         let mut trainer = Self::with_weights(setup, threads, gpu, &mut |name, shape| reader.tensor(name, shape))?;
         trainer.optimizer.steps = header.steps;

@@ -24,7 +24,7 @@ fn setup(folder: &Path, options: TrainOptions) -> TrainSetup {
     TrainSetup {
         config: ClipConfig::parse("config.json", &read("config.json")).unwrap(),
         options,
-        tokenizer: ClipTokenizer::from_folder(folder).unwrap(),
+        tokenizer: ClipTokenizer::from_folder(folder, None).unwrap(),
         preprocess: Preprocess::from_config(&read("preprocessor_config.json")).unwrap(),
         seed: 3,
     }

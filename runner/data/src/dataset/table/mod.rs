@@ -26,8 +26,9 @@ use super::{
 };
 use crate::{
     DataError,
-    decode::too_large,
-    error::{plain, read, short},
+    decode::{MOST_BYTES, too_large},
+    error::short,
+    file,
 };
 
 /// Names of a column of picture paths, which becomes `image`.
@@ -84,7 +85,8 @@ pub(super) fn open(name: &str, path: &Path, extension: &str, remembered: Remembe
             None => 64,
             Some(column) => {
                 let path = picture(path, &row.values[column]).map_err(wrong)?;
-                plain(&path).map_err(|error| wrong(format!("row {}: {error}", places.len())))?.len()
+                let found = file::plain(&path).map_err(DataError::io("read", &path));
+                found.map_err(|error| wrong(format!("row {}: {error}", places.len())))?.len()
             }
         };
         if let Some(column) = id {
@@ -143,7 +145,11 @@ fn picture(table: &Path, value: &Value) -> Result<PathBuf, String> {
 
 /// A picture's file, or what stands for one that is too large.
 fn read_picture(path: &Path) -> Result<Vec<u8>, DataError> {
-    too_large(plain(path)?.len()).map_or_else(|| read(path), Ok)
+    let read = || match too_large(file::plain(path)?.len()) {
+        Some(instead) => Ok(instead),
+        None => file::read(path, MOST_BYTES),
+    };
+    read().map_err(DataError::io("read", path))
 }
 
 impl TextTable {
