@@ -118,6 +118,7 @@ impl From<EngineError> for Failure {
         match error {
             EngineError::Cancelled => Self::Cancelled,
             EngineError::Store(error) => error.into(),
+            EngineError::Name { problem, hint } => Self::Usage { message: problem, hint },
             error => Self::failed(error),
         }
     }

@@ -11,7 +11,6 @@ mod failure;
 mod files;
 mod junit;
 mod memory;
-mod names;
 mod objects;
 mod output;
 mod place;

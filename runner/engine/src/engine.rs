@@ -69,6 +69,15 @@ pub struct PlanOptions {
     pub from: Vec<String>,
 }
 
+impl PlanOptions {
+    /// Fails on stages that the pipeline does not have. Planning does, too, but needs a store.
+    pub fn check(&self, pipeline: &Pipeline) -> Result<(), EngineError> {
+        plan::named(pipeline, &self.only)?;
+        plan::named(pipeline, &self.from)?;
+        Ok(())
+    }
+}
+
 impl From<Option<usize>> for PlanOptions {
     fn from(limit: Option<usize>) -> Self {
         Self { limit, ..Self::default() }

@@ -1,6 +1,6 @@
 //! What can go wrong in planning and running, in words for people.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use runner_contract::StageError;
 use runner_store::StoreError;
@@ -63,6 +63,14 @@ pub enum EngineError {
         /// The first of them, with reasons.
         first: String,
     },
+    /// A stage or a column was named that the pipeline does not have: a mistake of whoever named it.
+    #[error("{problem}{}", hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default())]
+    Name {
+        /// What is not there.
+        problem: String,
+        /// What there is.
+        hint: Option<String>,
+    },
     /// The pipeline asks for what cannot be done here.
     #[error("{0}")]
     Invalid(String),
@@ -102,7 +110,7 @@ impl EngineError {
             | Self::TimedOut { stage, .. }
             | Self::TooManyBad { stage, .. }
             | Self::Stored { stage, .. } => Some(stage),
-            Self::Store(_) | Self::Invalid(_) | Self::Cancelled => None,
+            Self::Store(_) | Self::Name { .. } | Self::Invalid(_) | Self::Cancelled => None,
         }
     }
 
@@ -117,10 +125,17 @@ impl EngineError {
             }
             Self::Panicked { .. }
             | Self::TooManyBad { .. }
+            | Self::Name { .. }
             | Self::Invalid(_)
             | Self::Stored { .. }
             | Self::Cancelled => false,
         }
+    }
+
+    /// What is not there, and the names that are: each once, sorted.
+    pub(crate) fn name<'a>(problem: String, there: &str, names: impl Iterator<Item = &'a str>) -> Self {
+        let names: Vec<&str> = names.collect::<BTreeSet<_>>().into_iter().collect();
+        Self::Name { problem, hint: Some(format!("{there} {}", names.join(", "))) }
     }
 
     pub(crate) fn stored(stage: &str, reason: impl std::fmt::Display) -> Self {

@@ -90,13 +90,9 @@ fn find(graph: &Graph, name: &str) -> Result<Ref, EngineError> {
         }
     }
     fitting.first().copied().ok_or_else(|| {
-        let known: Vec<&str> = graph
-            .nodes
-            .iter()
-            .filter(|node| node.row_ports().next().is_some())
-            .map(|node| node.name.as_str())
-            .collect();
-        EngineError::Invalid(format!("no stage `{name}` has rows; those that have: {}", known.join(", ")))
+        let have = graph.nodes.iter().filter(|node| node.row_ports().next().is_some());
+        let names = have.map(|node| node.name.as_str());
+        EngineError::name(format!("no stage `{name}` has rows"), "those that have:", names)
     })
 }
 
@@ -106,11 +102,8 @@ fn pick(graph: &Graph, of: Ref, columns: Option<&[String]>) -> Result<BTreeSet<S
     let Some(columns) = columns else { return Ok(schema.columns.into_iter().map(|column| column.name).collect()) };
     for column in columns {
         if schema.get(column).is_none() {
-            return Err(EngineError::Invalid(format!(
-                "`{}` has no column `{column}`: it has {}",
-                graph.describe(of),
-                schema.names()
-            )));
+            let problem = format!("`{}` has no column `{column}`", graph.describe(of));
+            return Err(EngineError::Name { problem, hint: Some(format!("it has {}", schema.names())) });
         }
     }
     Ok(columns.iter().cloned().collect())

@@ -159,21 +159,20 @@ pub(crate) fn goal(_graph: &Graph, options: &PlanOptions, pipeline: &Pipeline) -
 }
 
 /// The stages of these names: full ones, or names in the file, which stand for all instances.
-fn named(pipeline: &Pipeline, names: &[String]) -> Result<BTreeSet<usize>, EngineError> {
+pub(crate) fn named(pipeline: &Pipeline, names: &[String]) -> Result<BTreeSet<usize>, EngineError> {
     let mut found = BTreeSet::new();
     for name in names {
-        let before = found.len();
         let stages = pipeline.stages.iter().enumerate();
         let fitting: Vec<usize> =
             stages.filter(|(_, stage)| stage.name == *name || stage.base == *name).map(|(at, _)| at).collect();
         found.extend(&fitting);
-        if fitting.is_empty() && found.len() == before {
+        if fitting.is_empty() {
             if pipeline.skipped.contains(name) {
-                return Err(EngineError::Invalid(format!("stage `{name}` is left out by its `when`")));
+                let problem = format!("stage `{name}` is left out by its `when`");
+                return Err(EngineError::Name { problem, hint: None });
             }
-            let known: BTreeSet<&str> = pipeline.stages.iter().map(|stage| stage.base.as_str()).collect();
-            let known: Vec<&str> = known.into_iter().collect();
-            return Err(EngineError::Invalid(format!("no stage is called `{name}`; there are: {}", known.join(", "))));
+            let there = pipeline.stages.iter().map(|stage| stage.base.as_str());
+            return Err(EngineError::name(format!("no stage is called `{name}`"), "there are", there));
         }
     }
     Ok(found)

@@ -12,7 +12,7 @@ use runner_stages::Services;
 use runner_store::{Run, Store, StoreError};
 use serde_json::{Value, json};
 
-use crate::{Exit, app::App, clip_benchmark, failure::Failure, names, output::count, repeat};
+use crate::{Exit, app::App, clip_benchmark, failure::Failure, output::count, repeat};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -70,7 +70,6 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     let columns: Option<Vec<String>> = args.columns.as_ref().map(|columns| {
         columns.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty() && name != "id").collect()
     });
-    names::rows(&pipeline, target.stage, columns.as_deref())?;
     let engine = app.engine(&pipeline, &services, store.clone());
     let cancel = app.cancel_on_interrupt();
     let limit = run.limit.and_then(|limit| usize::try_from(limit).ok());

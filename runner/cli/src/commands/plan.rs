@@ -10,7 +10,6 @@ use crate::{
     app::App,
     args::RunArgs,
     failure::Failure,
-    names,
     output::{self, count, span, table},
 };
 
@@ -32,7 +31,7 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
     let services = app.services(&app.folder)?;
     let pipeline = app.pipeline(&args.run.pipeline, &services)?;
     let options = args.run.options();
-    names::stages(&pipeline, options.only.iter().chain(&options.from))?;
+    options.check(&pipeline)?;
     let skipped = pipeline.skipped.join(", ");
     let store = app.open_store().await?;
     let engine = app.engine(&pipeline, &services, store.clone());

@@ -12,7 +12,6 @@ use crate::{
     app::App,
     args::RunArgs,
     failure::Failure,
-    names,
     output::{count, size},
     progress::Progress,
     redact::redact,
@@ -23,7 +22,7 @@ pub(crate) async fn run(args: &RunArgs, app: &App<'_>) -> Result<Exit, Failure> 
     let services = app.services(&app.folder)?;
     let pipeline = app.pipeline(&args.pipeline, &services)?;
     let options = args.options();
-    names::stages(&pipeline, options.only.iter().chain(&options.from))?;
+    options.check(&pipeline)?;
     if !pipeline.skipped.is_empty() {
         app.output.note(&format!("left out by `when:`: {}", pipeline.skipped.join(", ")));
     }

@@ -109,7 +109,7 @@ fn only_some_stages_and_all_from_one_on() {
     assert_eq!((calls["epoch"], calls["weigh"], calls.get("embed")), (5, 8, None));
     let unknown = PlanOptions { only: vec!["imag".into()], ..PlanOptions::default() };
     let error = bench.plan_with(TRAINED, unknown).err().unwrap().to_string();
-    assert_eq!(error, "no stage is called `imag`; there are: data, fitted, image, weighed");
+    assert_eq!(error, "no stage is called `imag`; there are data, fitted, image, weighed");
 }
 
 #[test]
