@@ -22,8 +22,6 @@ pub(crate) enum Failure {
     Failed { message: String, hint: Option<String> },
     /// Stopped on request.
     Cancelled,
-    /// Nobody reads stdout any more, which is no failure (`runner runs | head`).
-    Closed,
 }
 
 impl Failure {
@@ -69,7 +67,6 @@ impl Failure {
             Self::Usage { message, hint } => (Exit::Invalid, message, hint, Vec::new()),
             Self::Failed { message, hint } => (Exit::Failed, message, hint, Vec::new()),
             Self::Cancelled => (Exit::Cancelled, "cancelled".to_owned(), None, Vec::new()),
-            Self::Closed => return Exit::Done,
             Self::Pipeline(diagnostics) => {
                 let s = if diagnostics.len() == 1 { "" } else { "s" };
                 let message = format!("the pipeline is invalid: {} mistake{s}", diagnostics.len());
@@ -96,7 +93,6 @@ impl fmt::Display for Failure {
             Self::Usage { message, .. } | Self::Failed { message, .. } => f.write_str(message),
             Self::Pipeline(diagnostics) => write!(f, "the pipeline is invalid: {} mistakes", diagnostics.len()),
             Self::Cancelled => f.write_str("cancelled"),
-            Self::Closed => f.write_str("stdout is closed"),
         }
     }
 }

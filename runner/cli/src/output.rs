@@ -5,6 +5,7 @@ use std::{
     env,
     fmt::Write as _,
     io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -16,6 +17,9 @@ use crate::{
     failure::Failure,
     redact::redact,
 };
+
+/// See [`Output::is_unread`].
+static UNREAD: AtomicBool = AtomicBool::new(false);
 
 /// How to write.
 #[derive(Clone, Debug)]
@@ -69,13 +73,21 @@ impl Output {
         self.raw(text.as_bytes())
     }
 
-    /// Bytes for stdout.
+    /// Bytes for stdout. That nobody reads it any more (`runner runs | head`) is no failure, and hides none.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::Closed,
-            _ => Failure::failed(format!("cannot write to stdout: {error}")),
-        })
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                UNREAD.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            written => written.map_err(|error| Failure::failed(format!("cannot write to stdout: {error}"))),
+        }
+    }
+
+    /// Whether a write found that nobody reads stdout any more: whoever writes without end may stop.
+    pub(crate) fn is_unread(&self) -> bool {
+        UNREAD.load(Ordering::Relaxed)
     }
 
     /// A line on stderr, unless it shall be quiet.

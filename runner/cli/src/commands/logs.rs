@@ -70,11 +70,11 @@ pub(crate) async fn run(args: &Args, app: &App<'_>) -> Result<Exit, Failure> {
                     (false, _) => app.output.text(&text(&line, app))?,
                 }
             }
-            if read < PAGE {
+            if read < PAGE || app.output.is_unread() {
                 break;
             }
         }
-        if ended {
+        if ended || app.output.is_unread() {
             break;
         }
         tokio::time::sleep(EVERY).await;

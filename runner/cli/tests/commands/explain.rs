@@ -196,6 +196,18 @@ fn several_pipelines_are_checked_at_once() {
 }
 
 #[test]
+fn a_stdout_that_nobody_reads_hides_no_mistake() {
+    let program = Program::new();
+    program.file("good.yaml", PIPELINE);
+    program.file("bad.yaml", "version: 1\nname: bad\nstages: {a: {uses: txts}}\n");
+    for arguments in [&["validate", "good.yaml", "bad.yaml"][..], &["validate", "bad.yaml", "--json"]] {
+        assert_eq!(program.call_unread(arguments).code, 2, "{arguments:?}");
+    }
+    let called = program.call_unread(&["validate", "good.yaml"]);
+    assert_eq!((called.code, called.stderr.as_str()), (0, ""));
+}
+
+#[test]
 fn large_pipelines_and_broken_ones_are_checked_in_a_moment() {
     let program = Program::new();
     let mut text = PIPELINE.to_owned();

@@ -63,6 +63,13 @@ impl Program {
         Called::new(child.wait_with_output().unwrap())
     }
 
+    /// Calls with a stdout that nobody reads, as before `| true`.
+    pub(crate) fn call_unread(&self, arguments: &[&str]) -> Called {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Called::new(self.command(arguments).stdout(writer).output().unwrap())
+    }
+
     /// Calls with `--json` and reads the document; nothing else may stand on stdout.
     pub(crate) fn json(&self, arguments: &[&str], code: i32) -> Value {
         let called = self.call(&[arguments, &["--json"]].concat());

@@ -88,6 +88,7 @@ fn a_gate_that_is_not_met_has_its_own_exit_code() {
     let document = program.json(&as_str(&evaluate(&["--set", "min_top1=1.5"])), 3);
     assert_eq!(document["status"], "failed");
     assert_eq!(program.json(&["runs", "-n", "1"], 0)[0]["status"], "failed");
+    assert_eq!(program.call_unread(&as_str(&evaluate(&["--set", "min_top1=1.5"]))).code, 3);
 }
 
 #[test]

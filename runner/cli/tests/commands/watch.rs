@@ -83,6 +83,8 @@ fn a_log_is_followed_until_the_run_ends() {
     let program = Program::new();
     let (mut child, lines) = start(&program);
     let follower = program.command(&["logs", "-f", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(program.call_unread(&["logs", "-f"]).code, 0);
+    assert_eq!(child.try_wait().unwrap(), None, "nobody follows to the end what nobody reads");
     lines.map_while(Result::ok).for_each(drop);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let followed = follower.wait_with_output().unwrap();
