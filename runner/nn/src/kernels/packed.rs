@@ -25,6 +25,8 @@ pub(super) const MOST_ROWS: usize = 8;
 /// The same for the 16 registers of AVX2.
 pub(super) const MOST_ROWS_AVX2: usize = 6;
 
+/// Inputs from one test of the inner loop to the next.
+const STEPS: usize = 4;
 /// Most rows of a register tile.
 pub(super) fn most_rows(isa: Isa) -> usize {
     if isa.level() == Level::Avx2 { MOST_ROWS_AVX2 } else { MOST_ROWS }
@@ -123,45 +125,117 @@ unsafe impl Sync for Target {}
 fn tiles(left: Left<'_>, weight: Packed<&[f32]>, finish: Finish<'_>, part: Part, out: Target) {
     let (isa, panel, (outputs, inputs)) = (weight.isa(), weight.panel(), weight.shape());
     let most = most_rows(isa);
-    let tiles: usize = left.classes(part.rows.clone()).map(|(_, rows)| rows.len().div_ceil(most)).sum();
+    let all = left.classes(part.rows.clone()).map(|(_, rows)| rows.len().div_ceil(most)).sum();
     let size = panel * inputs;
-    let mut sums = Sums([0.0; MOST_ROWS * MOST_PANEL]);
     for number in part.panels.clone() {
         let values = &weight.values()[number * size..][..size];
         let next = weight.values()[(number + 1).min(part.panels.end - 1) * size..].as_ptr();
         let first = number * panel;
-        let columns = panel.min(outputs - first);
+        let place = Place { first, columns: panel.min(outputs - first), outputs };
+        let column = Column { isa, left, inputs, values, next, all, place, finish, out };
         let mut done = 0;
         for (class, range) in left.classes(part.rows.clone()) {
             let count = range.len().div_ceil(most);
-            for tile in 0..count {
-                let row = range.start + range.len() * tile / count;
-                let rows = range.start + range.len() * (tile + 1) / count - row;
-                let ahead = Ahead { place: next.wrapping_add(size * done / tiles), step: panel.div_ceil(tiles) };
-                done += 1;
-                let tile = Tile { left, class, inputs, values, row, ahead };
-                let mut place = Place { starts: [0; MOST_ROWS], first, columns };
-                left.results(class, row, &mut place.starts[..rows]);
-                for start in &mut place.starts[..rows] {
-                    *start = *start * outputs + first;
-                }
-                let write = Write { finish, place, out };
-                let sums = &mut sums.0[..rows * panel];
+            // The first tiles have a row more than the others.
+            let (fewest, longer) = (range.len() / count, range.len() % count);
+            let mut row = range.start;
+            for (rows, count) in [(fewest + 1, longer), (fewest, count - longer)] {
+                let strip = Strip { class, row, count, done };
                 match rows {
-                    1 => tile1(isa, tile, write, sums),
-                    2 => tile2(isa, tile, write, sums),
-                    3 => tile3(isa, tile, write, sums),
-                    4 => tile4(isa, tile, write, sums),
-                    5 => tile5(isa, tile, write, sums),
-                    6 => tile6(isa, tile, write, sums),
-                    7 => tile7(isa, tile, write, sums),
-                    _ => tile8(isa, tile, write, sums),
+                    1 => strip1(isa, &column, strip),
+                    2 => strip2(isa, &column, strip),
+                    3 => strip3(isa, &column, strip),
+                    4 => strip4(isa, &column, strip),
+                    5 => strip5(isa, &column, strip),
+                    6 => strip6(isa, &column, strip),
+                    7 => strip7(isa, &column, strip),
+                    _ => strip8(isa, &column, strip),
                 }
-                if finish.activation != Activation::None {
-                    activate(isa, write, sums);
-                }
+                row += rows * count;
+                done += count;
             }
         }
+    }
+}
+
+/// What all tiles of a panel share.
+struct Column<'a> {
+    isa: Isa,
+    left: Left<'a>,
+    /// Values of a row.
+    inputs: usize,
+    /// The panel.
+    values: &'a [f32],
+    /// The next panel, of which each tile brings its share into the cache, so that with few rows, where each panel is used but
+    /// a few times, the memory works while the sums do.
+    next: *const f32,
+    /// How many tiles there are.
+    all: usize,
+    place: Place,
+    finish: Finish<'a>,
+    out: Target,
+}
+
+/// The columns of a panel in the result.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The first one, and how many there are.
+    first: usize,
+    columns: usize,
+    /// Columns of the result.
+    outputs: usize,
+}
+
+/// Tiles of as many rows each, one below the other.
+#[derive(Clone, Copy)]
+struct Strip<'a> {
+    /// The class of the rows, where they are windows.
+    class: Option<&'a Class>,
+    /// The first row.
+    row: usize,
+    /// How many tiles there are, and how many of the panel were computed before.
+    count: usize,
+    done: usize,
+}
+
+// A function of its own for each number of rows: together in one, the compiler keeps the sums in memory.
+kernel! { fn strip1(column: &Column<'_>, strip: Strip<'_>) = strip_body::<_, 1>; }
+kernel! { fn strip2(column: &Column<'_>, strip: Strip<'_>) = strip_body::<_, 2>; }
+kernel! { fn strip3(column: &Column<'_>, strip: Strip<'_>) = strip_body::<_, 3>; }
+kernel! { fn strip4(column: &Column<'_>, strip: Strip<'_>) = strip_body::<_, 4>; }
+kernel! { fn strip5(column: &Column<'_>, strip: Strip<'_>) = strip_body::<_, 5>; }
+kernel! { fn strip6(column: &Column<'_>, strip: Strip<'_>) = strip_body::<_, 6>; }
+kernel! { fn strip7(column: &Column<'_>, strip: Strip<'_>) = strip_body::<_, 7>; }
+kernel! { fn strip8(column: &Column<'_>, strip: Strip<'_>) = strip_body::<_, 8>; }
+
+/// Tiles of `M` rows.
+#[inline(always)]
+fn strip_body<S: Simd, const M: usize>(s: S, column: &Column<'_>, strip: Strip<'_>) {
+    let Column { isa, left, inputs, values, next, all, place, finish, out } = *column;
+    let panel = 2 * S::LANES;
+    for tile in 0..strip.count {
+        let row = strip.row + tile * M;
+        let ahead =
+            Ahead { place: next.wrapping_add(values.len() * (strip.done + tile) / all), step: panel.div_ceil(all) };
+        let rows = Rows { left, class: strip.class, row, inputs };
+        let sums = products::<S, M>(s, rows, values, ahead);
+        let mut write = Write { finish, place, rows: [0; MOST_ROWS], out };
+        left.results(strip.class, row, &mut write.rows[..M]);
+        if finish.activation == Activation::None {
+            for v in 0..2 {
+                let bias = write.bias(s, v * S::LANES);
+                for (i, sums) in sums.iter().enumerate() {
+                    write.put(s, i, v * S::LANES, s.add(sums[v], bias), |x| x);
+                }
+            }
+            continue;
+        }
+        let mut kept = Sums([0.0; MOST_ROWS * MOST_PANEL]);
+        for (kept, sums) in kept.0.chunks_exact_mut(panel).zip(sums) {
+            s.store(sums[0], kept);
+            s.store(sums[1], &mut kept[S::LANES..]);
+        }
+        activate(isa, write, &kept.0[..M * panel]);
     }
 }
 
@@ -169,22 +243,16 @@ fn tiles(left: Left<'_>, weight: Packed<&[f32]>, finish: Finish<'_>, part: Part,
 #[repr(align(64))]
 struct Sums([f32; MOST_ROWS * MOST_PANEL]);
 
-/// Some rows of the result and the columns of one panel.
+/// The rows of a tile.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct Rows<'a> {
     left: Left<'a>,
-    /// The class of the rows, where they are windows.
     class: Option<&'a Class>,
-    /// Values of a row.
-    inputs: usize,
-    /// The panel.
-    values: &'a [f32],
     row: usize,
-    ahead: Ahead,
+    inputs: usize,
 }
 
-/// What is brought into the cache while a tile is computed: its share of the next panel, so that with few rows, where each
-/// panel is used but a few times, the memory works while the sums do.
+/// What is brought into the cache while a tile is computed.
 #[derive(Clone, Copy)]
 struct Ahead {
     place: *const f32,
@@ -192,21 +260,10 @@ struct Ahead {
     step: usize,
 }
 
-// A function of its own for each number of rows: together in one, the compiler keeps the sums in memory.
-kernel! { fn tile1(tile: Tile<'_>, write: Write<'_>, sums: &mut [f32]) = tile_body::<_, 1>; }
-kernel! { fn tile2(tile: Tile<'_>, write: Write<'_>, sums: &mut [f32]) = tile_body::<_, 2>; }
-kernel! { fn tile3(tile: Tile<'_>, write: Write<'_>, sums: &mut [f32]) = tile_body::<_, 3>; }
-kernel! { fn tile4(tile: Tile<'_>, write: Write<'_>, sums: &mut [f32]) = tile_body::<_, 4>; }
-kernel! { fn tile5(tile: Tile<'_>, write: Write<'_>, sums: &mut [f32]) = tile_body::<_, 5>; }
-kernel! { fn tile6(tile: Tile<'_>, write: Write<'_>, sums: &mut [f32]) = tile_body::<_, 6>; }
-kernel! { fn tile7(tile: Tile<'_>, write: Write<'_>, sums: &mut [f32]) = tile_body::<_, 7>; }
-kernel! { fn tile8(tile: Tile<'_>, write: Write<'_>, sums: &mut [f32]) = tile_body::<_, 8>; }
-
-/// The products of `M` rows from `row` on with a panel, written where no activation follows, else left in `sums`; operands were
-/// [`checked`].
+/// The products of a tile's rows with a panel; operands were [`checked`].
 #[inline(always)]
-fn tile_body<S: Simd, const M: usize>(s: S, tile: Tile<'_>, write: Write<'_>, out: &mut [f32]) {
-    let Tile { left, class, inputs, values, row, mut ahead } = tile;
+fn products<S: Simd, const M: usize>(s: S, tile: Rows<'_>, values: &[f32], mut ahead: Ahead) -> [[S::V; 2]; M] {
+    let Rows { left, class, row, inputs } = tile;
     let (pictures, picture) = left.pictures();
     let mut sums = [[s.splat(0.0); 2]; M];
     let mut rows = [values.as_ptr(); M];
@@ -236,19 +293,7 @@ fn tile_body<S: Simd, const M: usize>(s: S, tile: Tile<'_>, write: Write<'_>, ou
             }
         }
     }
-    if write.finish.activation == Activation::None {
-        for v in 0..2 {
-            let bias = write.bias(s, v * S::LANES);
-            for (i, sums) in sums.iter().enumerate() {
-                write.put(s, i, v * S::LANES, s.add(sums[v], bias), |x| x);
-            }
-        }
-        return;
-    }
-    for (out, sums) in out.chunks_exact_mut(2 * S::LANES).zip(sums) {
-        s.store(sums[0], out);
-        s.store(sums[1], &mut out[S::LANES..]);
-    }
+    sums
 }
 
 /// Adds the products of `length` values of each row with as many pairs of vectors of a panel.
@@ -264,32 +309,57 @@ unsafe fn piece<S: Simd, const M: usize>(
     ahead: &mut Ahead,
     sums: &mut [[S::V; 2]; M],
 ) {
-    let panel = &panel[..length * 2 * S::LANES];
+    let panel = panel[..length * 2 * S::LANES].as_ptr();
     let Ahead { mut place, step } = *ahead;
     let mut sum = *sums;
-    for (p, right) in panel.chunks_exact(2 * S::LANES).enumerate() {
-        let right = [s.load(right), s.load(&right[S::LANES..])];
-        s.prefetch(place);
-        place = place.wrapping_add(step);
-        for (sum, row) in sum.iter_mut().zip(rows) {
-            // SAFETY: p < length.
-            let left = s.splat(unsafe { *row.add(p) });
-            sum[0] = s.fma(left, right[0], sum[0]);
-            sum[1] = s.fma(left, right[1], sum[1]);
+    let mut p = 0;
+    // SAFETY: each row and the panel have so many values.
+    unsafe {
+        while p + STEPS <= length {
+            for q in p..p + STEPS {
+                s.prefetch(place);
+                place = place.wrapping_add(step);
+                one(s, rows, q, panel, &mut sum);
+            }
+            p += STEPS;
+        }
+        while p < length {
+            s.prefetch(place);
+            place = place.wrapping_add(step);
+            one(s, rows, p, panel, &mut sum);
+            p += 1;
         }
     }
     *sums = sum;
     ahead.place = place;
 }
 
-/// Where a tile stands in the result.
-#[derive(Clone, Copy)]
-struct Place {
-    /// The place of each row's first value.
-    starts: [usize; MOST_ROWS],
-    /// Its first column, and how many it has.
-    first: usize,
-    columns: usize,
+/// Adds the products of value `p` of each row with its pair of vectors. A function, not a closure, which would not be inlined
+/// with its vectors.
+///
+/// # Safety
+/// Each row and the panel have that value.
+#[inline(always)]
+unsafe fn one<S: Simd, const M: usize>(
+    s: S,
+    rows: [*const f32; M],
+    p: usize,
+    panel: *const f32,
+    sums: &mut [[S::V; 2]; M],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let right = panel.add(p * 2 * S::LANES);
+        let right = [
+            s.load(std::slice::from_raw_parts(right, S::LANES)),
+            s.load(std::slice::from_raw_parts(right.add(S::LANES), S::LANES)),
+        ];
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            let left = s.splat(*row.add(p));
+            sum[0] = s.fma(left, right[0], sum[0]);
+            sum[1] = s.fma(left, right[1], sum[1]);
+        }
+    }
 }
 
 /// What is done with a tile. The result has its rows and columns, and nobody else uses them.
@@ -297,6 +367,8 @@ struct Place {
 struct Write<'a> {
     finish: Finish<'a>,
     place: Place,
+    /// Each row's place in the result.
+    rows: [usize; MOST_ROWS],
     out: Target,
 }
 
@@ -314,17 +386,17 @@ impl Write<'_> {
     /// Writes a vector of columns of a row, where there are any.
     #[inline(always)]
     fn put<S: Simd>(&self, s: S, row: usize, column: usize, sum: S::V, activation: impl Fn(S::V) -> S::V) {
-        let Place { starts, columns, .. } = &self.place;
-        let at = starts[row];
-        if column >= *columns {
+        let Place { first, columns, outputs } = self.place;
+        let at = self.rows[row] * outputs + first;
+        if column >= columns {
             return;
         }
         // SAFETY: the row and the columns are inside of the result, and nobody else uses them.
-        let out = unsafe { std::slice::from_raw_parts_mut(self.out.0.add(at), *columns) };
+        let out = unsafe { std::slice::from_raw_parts_mut(self.out.0.add(at), columns) };
         let sum = match self.finish.added {
             Added::Nothing => sum,
             Added::Result => s.add(sum, s.at(out, column, 0.0)),
-            Added::Matrix(added) => s.add(sum, s.at(&added[at..][..*columns], column, 0.0)),
+            Added::Matrix(added) => s.add(sum, s.at(&added[at..][..columns], column, 0.0)),
         };
         s.put(activation(sum), out, column);
     }

@@ -206,7 +206,7 @@ impl<'a> Left<'a> {
             Self::Rows(_) => (&[][..], 0),
             Self::Windows(windows, pictures) => (&windows.classes[..], pictures.len() / windows.picture),
         };
-        let plain = matches!(self, Self::Rows(_)).then(|| (None, rows.clone()));
+        let plain = (matches!(self, Self::Rows(_)) && !rows.is_empty()).then(|| (None, rows.clone()));
         let mut before = 0;
         let cut = move |class: &'a Class| {
             let (first, count) = (before, images * class.places.len());
