@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 use rayon::prelude::*;
 
 use crate::{
-    kernels::{self, Added, Finish, Left, Lines, Packed, Sweep, Taps, Windows, Winograd},
+    kernels::{self, Added, Finish, Left, Lines, Packed, Sweep, Taps, Tiles, Windows, Winograd},
     pool::Workers,
 };
 
@@ -72,7 +72,7 @@ fn winograd<V: Deref<Target = [f32]> + Sync>(
     spread: bool,
     out: &mut [f32],
 ) {
-    let (tiles, outputs) = (weight.tiles(sweep), sweep.to.channels);
+    let (tiles, outputs) = (Tiles::new(sweep), sweep.to.channels);
     let lines = tiles.lines(out.len() / (sweep.to.pixels() * outputs).max(1));
     let fit = (TILES_VALUES / tiles.scratch(1)).max(FEWEST_TILES.div_ceil(tiles.across()));
     let fair = if spread { lines.div_ceil(workers.threads()) } else { lines };

@@ -85,26 +85,25 @@ impl Workers {
     /// A buffer of `len` values, whatever they are, that returns here when dropped.
     pub(crate) fn buffer(&self, len: usize) -> Buffer {
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let fit = free.partition_point(|buffer| buffer.capacity() < len);
+        let fit = free.partition_point(|buffer| buffer.len() < len);
         // A much larger buffer is left for those who need it.
-        let reuse = free.get(fit).is_some_and(|buffer| buffer.capacity() / 2 <= len.max(1024));
-        let mut values = if reuse { free.remove(fit) } else { Vec::new() };
+        let reuse = free.get(fit).is_some_and(|buffer| buffer.len() / 2 <= len.max(1024));
+        let values = if reuse { free.remove(fit) } else { Vec::new() };
         drop(free);
-        if values.capacity() == 0 {
-            values = vec![0.0; len];
-        }
-        values.resize(len, 0.0);
-        Buffer { values, workers: self.clone(), returns: true }
+        let values = if values.is_empty() { vec![0.0; len] } else { values };
+        Buffer { values, len, workers: self.clone(), returns: true }
     }
 
     /// Takes values back that [`Buffer::into_vec`] took out.
-    pub(crate) fn adopt(&self, values: Vec<f32>) -> Buffer {
-        Buffer { values, workers: self.clone(), returns: true }
+    pub(crate) fn adopt(&self, mut values: Vec<f32>) -> Buffer {
+        let len = values.len();
+        values.resize(values.capacity(), 0.0);
+        Buffer { values, len, workers: self.clone(), returns: true }
     }
 
     /// Values from elsewhere as a buffer, which does not come here when dropped: the free ones would grow without end.
     pub(crate) fn hold(&self, values: Vec<f32>) -> Buffer {
-        Buffer { values, workers: self.clone(), returns: false }
+        Buffer { len: values.len(), values, workers: self.clone(), returns: false }
     }
 
     /// A buffer of zeros.
@@ -117,7 +116,10 @@ impl Workers {
 
 /// A borrowed buffer.
 pub(crate) struct Buffer {
+    /// All that there is room for, so that nothing is filled when a buffer is lent again.
     values: Vec<f32>,
+    /// How many of them were asked for.
+    len: usize,
     workers: Workers,
     /// Whether it returns there when dropped.
     returns: bool,
@@ -131,6 +133,7 @@ impl Buffer {
 
     /// Keeps the values: they do not return when dropped.
     pub(crate) fn into_vec(mut self) -> Vec<f32> {
+        self.values.truncate(self.len);
         std::mem::take(&mut self.values)
     }
 }
@@ -138,24 +141,24 @@ impl Buffer {
 impl Deref for Buffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        &self.values
+        &self.values[..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values
+        &mut self.values[..self.len]
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.values);
-        if values.capacity() == 0 || !self.returns {
+        if values.is_empty() || !self.returns {
             return;
         }
         let mut free = self.workers.0.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = free.partition_point(|buffer| buffer.capacity() < values.capacity());
+        let place = free.partition_point(|buffer| buffer.len() < values.len());
         free.insert(place, values);
     }
 }

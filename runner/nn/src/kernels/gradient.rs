@@ -190,11 +190,10 @@ struct Rows<'a> {
     left: usize,
 }
 
-impl<'a> Iterator for Rows<'a> {
-    type Item = &'a [f32];
-
+impl<'a> Rows<'a> {
+    /// The next one. Not an iterator, whose adapters would not be inlined.
     #[inline(always)]
-    fn next(&mut self) -> Option<&'a [f32]> {
+    fn following(&mut self) -> Option<&'a [f32]> {
         while self.left > 0 {
             let (place, picture) = (self.place, self.picture);
             self.left -= 1;
@@ -278,9 +277,10 @@ fn chunk_body<S: Simd, const M: usize>(
 
 /// Rows in panels of `M` columns; columns beyond the last one are 0.
 #[inline(always)]
-fn arrange_left<const M: usize>(rows: Rows<'_>, width: usize, to: &mut [f32]) {
+fn arrange_left<const M: usize>(mut rows: Rows<'_>, width: usize, to: &mut [f32]) {
     let whole = width / M;
-    for (k, row) in rows.enumerate() {
+    let mut k = 0;
+    while let Some(row) = rows.following() {
         let (pieces, rest) = row.as_chunks::<M>();
         let to = to.as_chunks_mut::<M>().0;
         // By numbers: iterators of two slices are not inlined here, and lose the vectors.
@@ -292,20 +292,25 @@ fn arrange_left<const M: usize>(rows: Rows<'_>, width: usize, to: &mut [f32]) {
             last[..rest.len()].copy_from_slice(rest);
             to[whole * ROWS + k] = last;
         }
+        k += 1;
     }
 }
 
 /// Rows in panels of two vectors of columns; columns beyond the last one are 0.
 #[inline(always)]
-fn arrange_right<S: Simd>(s: S, rows: Rows<'_>, width: usize, to: &mut [f32]) {
+fn arrange_right<S: Simd>(s: S, mut rows: Rows<'_>, width: usize, to: &mut [f32]) {
     let panel = 2 * S::LANES;
-    for (k, row) in rows.enumerate() {
-        for (j, to) in (0..width).step_by(panel).zip(to.chunks_exact_mut(ROWS * panel)) {
-            let to = &mut to[k * panel..][..panel];
+    let mut k = 0;
+    while let Some(row) = rows.following() {
+        let mut j = 0;
+        while j < width {
+            let to = &mut to[j * ROWS + k * panel..][..panel];
             s.store(s.at(row, j, 0.0), to);
             let second = if j + S::LANES < width { s.at(row, j + S::LANES, 0.0) } else { s.splat(0.0) };
             s.store(second, &mut to[S::LANES..]);
+            j += panel;
         }
+        k += 1;
     }
 }
 
@@ -336,25 +341,9 @@ fn tile_body<S: Simd, const M: usize>(s: S, tile: Tile<'_>, out: &mut [f32]) {
         let Run { plain, moved, length } = *run;
         let (left, right) = if moved_left { (moved, plain) } else { (plain, moved) };
         assert!((left + length) * M <= lefts.len() && (right + length) * 2 * S::LANES <= rights.len(), "arranged rows");
-        let (mut left, mut right) = (lefts[left * M..].as_ptr(), rights[right * 2 * S::LANES..].as_ptr());
-        let mut sum = sums;
-        for _ in 0..length {
-            // SAFETY: both sides have rows for the whole run.
-            unsafe {
-                let vectors = [
-                    s.load(std::slice::from_raw_parts(right, S::LANES)),
-                    s.load(std::slice::from_raw_parts(right.add(S::LANES), S::LANES)),
-                ];
-                for (i, sum) in sum.iter_mut().enumerate() {
-                    let value = s.splat(*left.add(i));
-                    sum[0] = s.fma(value, vectors[0], sum[0]);
-                    sum[1] = s.fma(value, vectors[1], sum[1]);
-                }
-                left = left.wrapping_add(M);
-                right = right.wrapping_add(2 * S::LANES);
-            }
-        }
-        sums = sum;
+        let (left, right) = (lefts[left * M..].as_ptr(), rights[right * 2 * S::LANES..].as_ptr());
+        // SAFETY: both sides have rows for the whole run.
+        unsafe { add_rows(s, left, right, length, &mut sums) };
     }
     for (i, sum) in sums.into_iter().enumerate() {
         if i < rows {
@@ -365,4 +354,36 @@ fn tile_body<S: Simd, const M: usize>(s: S, tile: Tile<'_>, out: &mut [f32]) {
             }
         }
     }
+}
+
+/// Adds the products of arranged rows: each is `M` values on the left and two vectors on the right.
+///
+/// # Safety
+/// Both sides have so many rows.
+#[inline(always)]
+pub(super) unsafe fn add_rows<S: Simd, const M: usize>(
+    s: S,
+    mut left: *const f32,
+    mut right: *const f32,
+    rows: usize,
+    sums: &mut [[S::V; 2]; M],
+) {
+    let mut sum = *sums;
+    for _ in 0..rows {
+        // SAFETY: the row is one of so many.
+        unsafe {
+            let vectors = [
+                s.load(std::slice::from_raw_parts(right, S::LANES)),
+                s.load(std::slice::from_raw_parts(right.add(S::LANES), S::LANES)),
+            ];
+            for (i, sum) in sum.iter_mut().enumerate() {
+                let value = s.splat(*left.add(i));
+                sum[0] = s.fma(value, vectors[0], sum[0]);
+                sum[1] = s.fma(value, vectors[1], sum[1]);
+            }
+            left = left.wrapping_add(M);
+            right = right.wrapping_add(2 * S::LANES);
+        }
+    }
+    *sums = sum;
 }

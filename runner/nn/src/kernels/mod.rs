@@ -74,4 +74,4 @@ pub(crate) use norm::{l2_normalize, l2_normalize_backward, layer_norm, layer_nor
 pub(crate) use packed::{Added, Finish, linear, linear_spread};
 pub(crate) use panels::{Lines, Packed, Source};
 pub(crate) use windows::{Left, Taps, Windows};
-pub(crate) use winograd::{Way, Winograd, winograd};
+pub(crate) use winograd::{Tiles, Way, Winograd, winograd, winograd_gradient, winograd_gradient_scratch};

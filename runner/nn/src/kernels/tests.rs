@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Activation, Isa, Patches, Workers};
+use crate::{Activation, Isa, Patches, Size, Window, Workers};
 
 /// The gradient of `f` at `x` by central differences.
 fn differences(x: &[f64], f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
@@ -265,6 +265,39 @@ proptest! {
             let mut scratch = vec![f32::NAN; weight_gradient_scratch(isa, own, right)];
             let sides = (Side::new(&dy, left).columns(first, own), Side::new(&x, right));
             weight_gradient(isa, sides.0, sides.1, Pairing::Rows, &mut out, &mut scratch);
+            close("gradient", &out, &expected, 1e-5);
+        }
+    }
+
+    #[test]
+    fn gradients_of_kernels_by_tiles(
+        images in 1usize..30, sides in (3usize..11, 3usize..11), channels in (1usize..40, 1usize..40), before in 0usize..3, seed: u64,
+    ) {
+        let from = Size { height: sides.0, width: sides.1, channels: channels.0 };
+        let window = Window { before, after: 1, ..Window::new(3, 1, 1) };
+        let [height, width] = [sides.0, sides.1].map(|side| side + before + 1 - 2);
+        let to = Size { height, width, channels: channels.1 };
+        let x = numbers(seed, images * from.pixels() * from.channels);
+        let dy = numbers(!seed, images * to.pixels() * to.channels);
+        let before_all = numbers(seed ^ 7, to.channels * 9 * from.channels);
+        let mut expected = wide(&before_all);
+        for place in 0..images * to.pixels() {
+            let (picture, y, x0) = (place / to.pixels(), place % to.pixels() / to.width, place % to.width);
+            for tap in 0..9 {
+                let at = (y + tap / 3).checked_sub(before).zip((x0 + tap % 3).checked_sub(before));
+                let Some((line, column)) = at.filter(|at| at.0 < from.height && at.1 < from.width) else { continue };
+                let read = &x[(picture * from.pixels() + line * from.width + column) * from.channels..][..from.channels];
+                for (output, dy) in dy[place * to.channels..][..to.channels].iter().enumerate() {
+                    let own = &mut expected[(output * 9 + tap) * from.channels..][..from.channels];
+                    own.iter_mut().zip(read).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*dy));
+                }
+            }
+        }
+        let tiles = Tiles::new(Sweep { window, from, to });
+        for isa in Isa::supported() {
+            let mut out = before_all.clone();
+            let mut scratch = vec![f32::NAN; winograd_gradient_scratch(isa, tiles)];
+            winograd_gradient(isa, tiles, &x, &dy, &mut out, &mut scratch);
             close("gradient", &out, &expected, 1e-5);
         }
     }

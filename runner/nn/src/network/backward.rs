@@ -160,6 +160,10 @@ impl Pass<'_> {
         let scratch = |width| self.workers.buffer(kernels::weight_gradient_scratch(isa, outputs, width));
         let (left, right) = (Side::new(dy, outputs), Side::new(x, inputs));
         match (&self.taps[number], plan.kind) {
+            _ if let Some(tiles) = plan.tiles() => {
+                let mut scratch = self.workers.buffer(kernels::winograd_gradient_scratch(isa, tiles));
+                kernels::winograd_gradient(isa, tiles, x, dy, dweight, &mut scratch);
+            }
             (Some(taps), kind) => {
                 let transposed = matches!(kind, Kind::Transposed { .. });
                 let pairing = if transposed { Pairing::Back(taps) } else { Pairing::There(taps) };

@@ -10,7 +10,7 @@ pub(crate) use training::{backward, forward};
 use crate::{
     Activation, Backend, Layer, Operation, Size, Window,
     kernel::Kernel,
-    kernels::{self, Added, Finish, Packed, Source, Sweep, Taps, Way, Windows, Winograd},
+    kernels::{self, Added, Finish, Packed, Source, Sweep, Taps, Tiles, Way, Windows, Winograd},
     pool::{Buffer, Workers},
 };
 
@@ -162,11 +162,18 @@ impl Plan {
         Some(Map { kernel, sweep, windows: taps.as_ref().map(Windows::new) })
     }
 
-    /// What pairs the pixels of both sides in the gradient of the weight, where the window is more than a pixel.
+    /// The tiles by which the gradient of the weight is computed, in convolutions for which that is less work.
+    fn tiles(&self) -> Option<Tiles> {
+        let convolution = matches!(self.kind, Kind::Convolution { .. });
+        let suits = convolution && Winograd::<Buffer>::suits(self.window, self.from.channels, self.to.channels);
+        suits.then(|| Tiles::new(self.sweep())).filter(Tiles::large)
+    }
+
+    /// Elsewhere, what pairs the pixels of both sides, where the window is more than a pixel.
     fn taps(&self) -> Option<Taps> {
         let few = self.from.channels < FEW && matches!(self.kind, Kind::Convolution { .. });
         let maps = matches!(self.kind, Kind::Convolution { .. } | Kind::Transposed { .. });
-        (maps && !few && !self.window.is_pixel()).then(|| Taps::there(self.sweep()))
+        (maps && !few && !self.window.is_pixel() && self.tiles().is_none()).then(|| Taps::there(self.sweep()))
     }
 
     /// All results for pictures `x`; `residual` is empty or of the same shape. What goes into an activation that is more than

@@ -4,12 +4,14 @@
 //! A tile of results is computed from the pixels that it sees, two more in each direction. Pixels and weights are brought to as
 //! many points, at each of which the convolution is a linear map of the channels, and the results of the maps back to pixels.
 
+mod gradient;
 mod points;
 
 use std::ops::{Deref, DerefMut, Range};
 
 use rayon::prelude::*;
 
+pub(crate) use self::gradient::{winograd_gradient, winograd_gradient_scratch};
 use self::points::{from_points, to_points, weight_points};
 use super::{
     convolution::Sweep,
@@ -31,8 +33,6 @@ const APART: usize = 16;
 
 /// The weights of a convolution at each point.
 pub(crate) struct Winograd<V = Lines> {
-    /// Lines of results in a tile.
-    side: usize,
     points: Vec<Packed<V>>,
 }
 
@@ -87,7 +87,7 @@ impl<V: DerefMut<Target = [f32]> + Send> Winograd<V> {
                 Way::Back => Source::strided(values, [channels, outputs], [1, each]),
             })
         };
-        Self { side: side(outputs, channels), points: (0..count).into_par_iter().map(point).collect() }
+        Self { points: (0..count).into_par_iter().map(point).collect() }
     }
 }
 
@@ -100,12 +100,6 @@ impl<V> Winograd<V> {
     /// `(outputs, 9 · channels)`, as of the convolution.
     pub(crate) fn shape(&self) -> (usize, usize) {
         self.points.first().map_or((0, 0), |point| (point.shape().0, 9 * point.shape().1))
-    }
-
-    /// The tiles of what comes out of such a convolution.
-    pub(crate) fn tiles(&self, sweep: Sweep) -> Tiles {
-        let (across, down) = (sweep.to.width.div_ceil(self.side), sweep.to.height.div_ceil(self.side));
-        Tiles { sweep, side: self.side, across, down }
     }
 }
 
@@ -132,6 +126,17 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
+    /// The tiles of what comes out of a convolution that [`Winograd::suits`].
+    pub(crate) fn new(sweep: Sweep) -> Self {
+        let side = side(sweep.to.channels, sweep.from.channels);
+        Self { sweep, side, across: sweep.to.width.div_ceil(side), down: sweep.to.height.div_ceil(side) }
+    }
+
+    /// Whether they are large ones.
+    pub(crate) fn large(&self) -> bool {
+        self.side == 4
+    }
+
     /// Tiles in a line.
     pub(crate) fn across(&self) -> usize {
         self.across
@@ -179,7 +184,7 @@ pub(crate) fn winograd<V: Deref<Target = [f32]>>(
     let some = lines.start * tiles.across..lines.end * tiles.across;
     let (there, back) = scratch.split_at_mut(count * (some.len() * from.channels + APART));
     let (before, after) = (there.len() / count, some.len() * to.channels + APART);
-    to_points(isa, tiles, pictures, some.clone(), there);
+    to_points(isa, tiles, pictures, 0..from.channels, some.clone(), from.channels, there);
     let each = there.chunks_exact(before).zip(back.chunks_exact_mut(after));
     for (map, (there, back)) in weight.points.iter().zip(each) {
         let left = Left::Rows(&there[..some.len() * from.channels]);

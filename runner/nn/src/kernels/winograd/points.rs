@@ -19,7 +19,9 @@ use crate::{
 /// Points of small tiles, along a side and in all.
 const SMALL: (usize, usize) = (4, 16);
 /// The same of large ones.
-const LARGE: (usize, usize) = (6, 36);
+pub(super) const LARGE: (usize, usize) = (6, 36);
+/// Of large tiles, the product of the differences of ±√½ and of ±√2 to all other points.
+pub(super) const OVER: (f32, f32) = (-1.5, 6.0);
 
 /// A kernel of one output, `[3 · 3, channels]`, at so many points: `[points, channels]`.
 pub(super) fn weight_points(isa: Isa, count: usize, way: Way, kernel: &[f32], out: &mut [f32]) {
@@ -65,75 +67,95 @@ fn weights<S: Simd, const N: usize>(s: S, [a, b, c]: [S::V; 3]) -> [S::V; N] {
     if N == SMALL.0 {
         [found[1], found[2]] = pair(1.0, 2.0);
     } else {
-        [found[1], found[2]] = pair(FRAC_1_SQRT_2, -1.5);
-        [found[3], found[4]] = pair(SQRT_2, 6.0);
+        [found[1], found[2]] = pair(FRAC_1_SQRT_2, OVER.0);
+        [found[3], found[4]] = pair(SQRT_2, OVER.1);
     }
     found
 }
 
-/// Brings what tiles see to the points: for each point a row of all channels for each tile.
-pub(super) fn to_points(isa: Isa, tiles: Tiles, pictures: &[f32], some: Range<usize>, out: &mut [f32]) {
-    if tiles.points() == SMALL.1 {
-        to_small(isa, tiles, pictures, some, out);
-    } else {
-        to_large(isa, tiles, pictures, some, out);
-    }
-}
-
-kernel! {
-    fn to_small(tiles: Tiles, pictures: &[f32], some: Range<usize>, out: &mut [f32]) =
-        to_body::<_, { SMALL.0 }, { SMALL.1 }>;
-}
-kernel! {
-    fn to_large(tiles: Tiles, pictures: &[f32], some: Range<usize>, out: &mut [f32]) =
-        to_body::<_, { LARGE.0 }, { LARGE.1 }>;
-}
-
-#[inline(always)]
-fn to_body<S: Simd, const N: usize, const POINTS: usize>(
-    s: S,
+/// Brings some channels of what tiles see to the points: for each point a row for each tile, `row` values from the last.
+pub(super) fn to_points(
+    isa: Isa,
     tiles: Tiles,
     pictures: &[f32],
+    channels: Range<usize>,
     some: Range<usize>,
+    row: usize,
     out: &mut [f32],
 ) {
+    let there = There { tiles, pictures, channels, some, row };
+    if tiles.points() == SMALL.1 { to_small(isa, there, out) } else { to_large(isa, there, out) }
+}
+
+/// What [`to_points`] reads.
+struct There<'a> {
+    tiles: Tiles,
+    pictures: &'a [f32],
+    channels: Range<usize>,
+    some: Range<usize>,
+    row: usize,
+}
+
+kernel! { fn to_small(there: There<'_>, out: &mut [f32]) = to_body::<_, { SMALL.0 }, { SMALL.1 }>; }
+kernel! { fn to_large(there: There<'_>, out: &mut [f32]) = to_body::<_, { LARGE.0 }, { LARGE.1 }>; }
+
+#[inline(always)]
+fn to_body<S: Simd, const N: usize, const POINTS: usize>(s: S, read: There<'_>, out: &mut [f32]) {
+    let There { tiles, pictures, channels: own, some, row } = read;
     let Sweep { window, from, .. } = tiles.sweep;
-    let (channels, apart) = (from.channels, out.len() / POINTS);
+    let (channels, apart) = (own.len(), out.len() / POINTS);
     for (i, tile) in some.enumerate() {
         let (picture, y, x) = tiles.corner(tile);
-        // Those outside of the picture are empty.
+        let (lines, columns) = (seen::<N>(y, window.before, from.height), seen::<N>(x, window.before, from.width));
         let mut pixels: [&[f32]; POINTS] = [&[]; POINTS];
-        for (number, pixel) in pixels.iter_mut().enumerate() {
-            let inside = |at: usize, side: usize| at.checked_sub(window.before).filter(|at| *at < side);
-            let place = inside(y + number / N, from.height).zip(inside(x + number % N, from.width));
-            if let Some((y, x)) = place {
-                let start = picture * from.pixels() + y * from.width + x;
-                *pixel = &pictures[start * channels..][..channels];
-            }
+        let mut inside = [0.0; POINTS];
+        for (number, (pixel, inside)) in pixels.iter_mut().zip(&mut inside).enumerate() {
+            let (line, column) = (lines[number / N], columns[number % N]);
+            let start = picture * from.pixels() + line.0 * from.width + column.0;
+            *pixel = &pictures[start * from.channels..][own.clone()];
+            *inside = line.1 * column.1;
         }
         for c in (0..channels).step_by(S::LANES) {
             let mut lines = [[s.splat(0.0); N]; N];
-            for y in 0..N {
+            for (y, line) in lines.iter_mut().enumerate() {
                 let mut seen = [s.splat(0.0); N];
                 for (x, seen) in seen.iter_mut().enumerate() {
-                    let pixel = pixels[y * N + x];
-                    if !pixel.is_empty() {
-                        *seen = s.at(pixel, c, 0.0);
-                    }
+                    let number = y * N + x;
+                    *seen = s.mul(s.at(pixels[number], c, 0.0), s.splat(inside[number]));
                 }
-                lines[y] = there(s, seen);
+                *line = there(s, seen);
             }
             for x in 0..N {
-                let mut column = [s.splat(0.0); N];
-                for (value, line) in column.iter_mut().zip(&lines) {
-                    *value = line[x];
-                }
-                for (y, point) in there(s, column).into_iter().enumerate() {
-                    s.put(point, &mut out[(y * N + x) * apart + i * channels..][..channels], c);
+                for (y, point) in there(s, column(&lines, x)).into_iter().enumerate() {
+                    s.put(point, &mut out[(y * N + x) * apart + i * row..][..channels], c);
                 }
             }
         }
     }
+}
+
+/// The pixels that a tile sees along a side, and 1 for each that the picture has; for others, 0 and the nearest that it has: to
+/// multiply takes less time than to guess wrong.
+#[inline(always)]
+fn seen<const N: usize>(corner: usize, before: usize, side: usize) -> [(usize, f32); N] {
+    let mut found = [(0, 0.0); N];
+    for (i, found) in found.iter_mut().enumerate() {
+        let pixel = (corner + i).saturating_sub(before).min(side - 1);
+        *found = (pixel, if pixel + before == corner + i { 1.0 } else { 0.0 });
+    }
+    found
+}
+
+/// A column of lines.
+#[inline(always)]
+pub(super) fn column<V: Copy, const N: usize, const M: usize>(lines: &[[V; M]; N], x: usize) -> [V; N] {
+    let mut found = [lines[0][x]; N];
+    let mut y = 1;
+    while y < N {
+        found[y] = lines[y][x];
+        y += 1;
+    }
+    found
 }
 
 /// Pixels at the points of a line: `Bᵀ` of the paper. A function, not a closure, which would not be inlined with its vectors.
@@ -247,12 +269,10 @@ impl<S: Simd> Back<'_, S> {
                     *line = back(s, points);
                 }
                 let bias = if bias.is_empty() { zero } else { s.at(bias, c, 0.0) };
-                for (column, x) in (0..self.tiles.side).zip(x..to.width) {
-                    let mut points = [zero; N];
-                    for (point, line) in points.iter_mut().zip(&lines) {
-                        *point = line[column];
-                    }
-                    for (pixel, y) in back(s, points).into_iter().take(self.tiles.side).zip(y..to.height) {
+                for (number, x) in (0..self.tiles.side).zip(x..to.width) {
+                    for (pixel, y) in
+                        back(s, column(&lines, number)).into_iter().take(self.tiles.side).zip(y..to.height)
+                    {
                         let place = (picture * to.pixels() + y * to.width + x - first) * to.channels;
                         let out = &mut out[place..][..to.channels];
                         let sum = s.add(pixel, bias);
