@@ -8,9 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
 use runner_data::file;
 
 use crate::ModelError;
+
+/// Bytes that one thread reads at a time.
+const PIECE: usize = 1 << 20;
 
 /// A file, or what stands for one.
 #[derive(Debug)]
@@ -79,8 +83,11 @@ impl Blob {
 
     fn read_into(&self, from: u64, buffer: &mut [u8]) -> io::Result<()> {
         match &self.content {
-            // No position to share with other threads.
-            Content::File(file) => file.read_exact_at(buffer, from),
+            // No position to share with other threads, so that they read side by side.
+            Content::File(file) => buffer
+                .par_chunks_mut(PIECE)
+                .enumerate()
+                .try_for_each(|(i, piece)| file.read_exact_at(piece, from + (i * PIECE) as u64)),
             Content::Memory(bytes) => {
                 let start = usize::try_from(from).unwrap_or(usize::MAX);
                 let found = start.checked_add(buffer.len()).and_then(|end| bytes.get(start..end));

@@ -2,9 +2,8 @@
 
 use std::{
     collections::HashMap,
-    env,
-    fs::{self, File},
-    io::{self, Read},
+    env, fs,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -13,7 +12,9 @@ use std::{
 use runner_contract::{Digest, KeyHasher, Model, ModelInfo, ModelSource};
 
 use crate::{
-    Loaded, ModelError, bundle,
+    Loaded, ModelError,
+    blob::Blob,
+    bundle,
     hugging_face::{HuggingFace, Name},
     layout::{self, Layout},
     open_clip::Known,
@@ -22,6 +23,8 @@ use crate::{
     texts, weights,
 };
 
+/// Bytes that are read, and then hashed, at a time.
+const HASHED: usize = 4 << 20;
 /// The models inside the binary: name and content.
 const BUILTIN: &[(&str, &[u8])] = &[("mini-clip", include_bytes!("../builtin/mini-clip.safetensors"))];
 
@@ -355,14 +358,10 @@ fn stamp(files: &[PathBuf]) -> Result<Stamp, ModelError> {
 }
 
 pub(crate) fn hash_file(path: &Path) -> Result<Digest, ModelError> {
-    let mut file = File::open(path).map_err(ModelError::io(path))?;
-    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; 4 << 20]);
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finalize().into()),
-            Ok(n) => hasher.update_rayon(&buffer[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(ModelError::io(path)(error)),
-        };
+    let blob = Blob::open(path)?;
+    let mut hasher = blake3::Hasher::new();
+    for start in (0..blob.size()).step_by(HASHED) {
+        hasher.update_rayon(&blob.read(start, (blob.size() - start).min(HASHED as u64))?);
     }
+    Ok(hasher.finalize().into())
 }

@@ -6,6 +6,7 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::Path};
 
 use half::{bf16, f16};
+use rayon::prelude::*;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -81,8 +82,8 @@ impl Dtype {
     }
 
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
-        fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-            bytes.as_chunks().0.iter().map(|chunk| value(*chunk)).collect()
+        fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
+            bytes.as_chunks().0.par_iter().with_min_len(1 << 16).map(|chunk| value(*chunk)).collect()
         }
         match self {
             Self::F32 => each(bytes, f32::from_le_bytes),

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::{
@@ -179,8 +180,9 @@ impl Weights {
         let file = self.find(name, shape)?;
         let values = file.values(name)?;
         // By blocks, since a loop that may end anywhere takes one value at a time.
-        let finite = |block: &[f32]| block.iter().fold(true, |all, value| all & value.is_finite());
-        if values.chunks(1024).all(finite) {
+        let finite =
+            |block: &[f32]| block.chunks(1024).all(|some| some.iter().fold(true, |all, value| all & value.is_finite()));
+        if values.par_chunks(1 << 18).all(finite) {
             return Ok(values);
         }
         let wrong = values.iter().enumerate().find(|(_, value)| !value.is_finite());

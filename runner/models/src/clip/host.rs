@@ -76,16 +76,17 @@ impl OnHost {
     }
 
     fn vision(&self, backend: &Fused) -> Result<&Vision<Fused>, ModelError> {
-        self.tower(&self.vision, |values| Maker::new(backend, values).vision(&self.config))
+        self.tower(backend, &self.vision, |values| Maker::new(backend, values).vision(&self.config))
     }
 
     fn text(&self, backend: &Fused) -> Result<&Text<Fused>, ModelError> {
-        self.tower(&self.text, |values| Maker::new(backend, values).text(&self.config))
+        self.tower(backend, &self.text, |values| Maker::new(backend, values).text(&self.config))
     }
 
-    /// A tower, read by the first who asks for it.
+    /// A tower, read by the first who asks for it, on the threads that compute for it.
     fn tower<'a, T>(
         &self,
+        backend: &Fused,
         tower: &'a OnceLock<T>,
         make: impl FnOnce(&mut Values<'_>) -> Result<T, ModelError>,
     ) -> Result<&'a T, ModelError> {
@@ -98,7 +99,7 @@ impl OnHost {
         }
         let gone = || ModelError::Input("a model without weights".to_owned());
         let weights = weights.as_ref().ok_or_else(gone)?;
-        let made = make(&mut |name, shape| weights.tensor(name, shape))?;
+        let made = make(&mut |name, shape| backend.workers().run(|| weights.tensor(name, shape)))?;
         Ok(tower.get_or_init(|| made))
     }
 }

@@ -64,6 +64,11 @@ impl Fused {
         Self { workers, outline: false }
     }
 
+    /// Where it computes.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
     /// Takes parameters by their shapes alone, whatever their values: to see what a network is made of before values are
     /// read. Such a network computes nothing.
     pub fn outline() -> Result<Self, Error> {

@@ -17,6 +17,9 @@ use crate::{
 
 /// Most outputs of a panel.
 pub(super) const MOST_PANEL: usize = 32;
+/// Bytes of a large page.
+#[cfg(target_os = "linux")]
+const LARGE_PAGE: usize = 2 << 20;
 /// Numbers of a cache line.
 pub(super) const LINE: usize = 16;
 
@@ -206,7 +209,21 @@ impl Lines {
             if start.is_null() {
                 handle_alloc_error(layout);
             }
+            in_large_pages(start, layout.size());
             Self(Vec::from_raw_parts(start.cast(), lines, lines))
+        }
+    }
+}
+
+/// Asks for large pages, where the system gives them only to those who ask: weights are read from end to end again and again, and
+/// new memory is cleared in a third of the time. Without them nothing else is different.
+fn in_large_pages(start: *mut u8, size: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let skip = start.align_offset(LARGE_PAGE);
+        if let Some(rest) = size.checked_sub(skip).filter(|rest| *rest >= LARGE_PAGE) {
+            // SAFETY: the range is inside of an allocation of ours, and the advice changes no value in it.
+            unsafe { libc::madvise(start.add(skip).cast(), rest / LARGE_PAGE * LARGE_PAGE, libc::MADV_HUGEPAGE) };
         }
     }
 }
