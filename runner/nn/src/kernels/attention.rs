@@ -161,7 +161,7 @@ fn attention_backward_body<S: Simd>(
                 // dp = dout·vᵀ
                 small_product(
                     s,
-                    (rows, seen, width),
+                    (rows, seen.next_multiple_of(S::LANES), width),
                     Left { values: dout.values, row: model, column: 1 },
                     Rows { values, row: padded },
                     dscores,
@@ -200,14 +200,33 @@ fn attention_backward_body<S: Simd>(
 #[inline(always)]
 fn transpose(shape: Heads, from: &[f32], to: &mut [f32]) {
     let stride = 3 * shape.heads * shape.width;
-    for (token, row) in from.chunks(stride).take(shape.tokens).enumerate() {
-        for (column, value) in row[..shape.width].iter().enumerate() {
-            to[column * shape.padded() + token] = *value;
+    let (tokens, padded) = (shape.tokens, shape.padded());
+    let from = &from[..(tokens - 1) * stride + shape.width];
+    for (column, to) in to.chunks_exact_mut(padded).enumerate().take(shape.width) {
+        // Eight at a time, so that they are written together.
+        let (eights, rest) = to[..tokens].as_chunks_mut::<8>();
+        let done = tokens - rest.len();
+        for (i, eight) in eights.iter_mut().enumerate() {
+            let from = &from[8 * i * stride + column..][..7 * stride + 1];
+            *eight = [
+                from[0],
+                from[stride],
+                from[2 * stride],
+                from[3 * stride],
+                from[4 * stride],
+                from[5 * stride],
+                from[6 * stride],
+                from[7 * stride],
+            ];
+        }
+        for (token, to) in rest.iter_mut().enumerate() {
+            *to = from[(done + token) * stride + column];
         }
     }
 }
 
-/// The attention probabilities of `rows` queries from `first` on; what a row does not see becomes 0.
+/// The attention probabilities of `rows` queries from `first` on; what a row does not see becomes 0. Whole vectors of keys are
+/// used, of which those behind the last token are anything, as are their scores.
 #[inline(always)]
 fn probabilities<S: Simd>(
     s: S,
@@ -220,34 +239,34 @@ fn probabilities<S: Simd>(
 ) {
     let padded = shape.padded();
     let seen = if shape.causal { first + rows } else { shape.tokens };
-    small_product(s, (rows, seen, shape.width), queries, Rows { values: keys, row: padded }, scores, padded, false);
+    let size = (rows, seen.next_multiple_of(S::LANES), shape.width);
+    small_product(s, size, queries, Rows { values: keys, row: padded }, scores, padded, false);
     let scale = 1.0 / (shape.width as f32).sqrt();
     for (row, scores) in scores.chunks_exact_mut(padded).take(rows).enumerate() {
         let visible = if shape.causal { first + row + 1 } else { shape.tokens };
-        softmax(s, &mut scores[..visible], scale);
+        softmax(s, &mut scores[..visible.next_multiple_of(S::LANES)], visible, scale);
         scores[visible..seen].fill(0.0);
     }
 }
 
-/// `x = softmax(scale · x)`.
+/// `x = softmax(scale · x)` for the first `visible` values of whole vectors; the others become next to nothing.
 #[inline(always)]
-fn softmax<S: Simd>(s: S, x: &mut [f32], scale: f32) {
+fn softmax<S: Simd>(s: S, x: &mut [f32], visible: usize, scale: f32) {
+    x[visible..].fill(f32::NEG_INFINITY);
     let mut largest = s.splat(f32::NEG_INFINITY);
     for i in (0..x.len()).step_by(S::LANES) {
-        largest = s.max(largest, s.at(x, i, f32::NEG_INFINITY));
+        largest = s.max(largest, s.load(&x[i..]));
     }
     let (largest, factor) = (s.splat(s.largest(largest)), s.splat(scale));
     let mut total = s.splat(0.0);
-    let whole = x.len() - x.len() % S::LANES;
     for i in (0..x.len()).step_by(S::LANES) {
-        let power = exp(s, s.mul(s.sub(s.at(x, i, 0.0), largest), factor));
-        s.put(power, x, i);
-        // Lanes beyond the end hold something else than 0; read back with zeros.
-        total = s.add(total, if i < whole { power } else { s.at(x, i, 0.0) });
+        let power = exp(s, s.mul(s.sub(s.load(&x[i..]), largest), factor));
+        s.store(power, &mut x[i..]);
+        total = s.add(total, power);
     }
     let factor = s.splat(1.0 / s.sum(total));
     for i in (0..x.len()).step_by(S::LANES) {
-        s.put(s.mul(s.at(x, i, 0.0), factor), x, i);
+        s.store(s.mul(s.load(&x[i..]), factor), &mut x[i..]);
     }
 }
 

@@ -92,33 +92,33 @@ impl Strip {
         // SAFETY: as the caller promises; j + columns ≤ n.
         unsafe {
             while j + 2 * S::LANES <= self.n {
-                self.tile::<S, M, 2>(s, j, S::LANES);
+                self.tile::<S, M, 2, false>(s, j);
                 j += 2 * S::LANES;
             }
             if j + S::LANES <= self.n {
-                self.tile::<S, M, 1>(s, j, S::LANES);
+                self.tile::<S, M, 1, false>(s, j);
                 j += S::LANES;
             }
             if j < self.n {
-                self.tile::<S, M, 1>(s, j, self.n - j);
+                self.tile::<S, M, 1, true>(s, j);
             }
         }
     }
 
-    /// Columns j.. of the strip: N vectors, of which the last has `last` values.
+    /// Columns j.. of the strip: N vectors, or, with `REST`, what is left, which is less than one.
     ///
     /// # Safety
     /// As for [`Strip::run`], and those columns are below n.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const M: usize, const N: usize>(&self, s: S, j: usize, last: usize) {
+    unsafe fn tile<S: Simd, const M: usize, const N: usize, const REST: bool>(&self, s: S, j: usize) {
+        let length = if REST { self.n - j } else { S::LANES };
         let mut sums = [[s.splat(0.0); N]; M];
         for p in 0..self.k {
             let mut right = [s.splat(0.0); N];
             for (v, right) in right.iter_mut().enumerate() {
-                let length = if v + 1 == N { last } else { S::LANES };
                 // SAFETY: row p < k, columns below n.
                 let row = unsafe { std::slice::from_raw_parts(self.b.add(p * self.b_row + j + v * S::LANES), length) };
-                *right = s.at(row, 0, 0.0);
+                *right = if REST { s.load_part(row, 0.0) } else { s.load(row) };
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: row i < M, column p < k.
@@ -130,7 +130,6 @@ impl Strip {
         }
         for (i, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
-                let length = if v + 1 == N { last } else { S::LANES };
                 // SAFETY: row i < M, columns below n; nobody else holds the result.
                 let out =
                     unsafe { std::slice::from_raw_parts_mut(self.c.add(i * self.c_row + j + v * S::LANES), length) };
