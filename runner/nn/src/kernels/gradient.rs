@@ -16,7 +16,7 @@ use super::{
 use crate::{Isa, isa::Level};
 
 /// Most rows that are arranged at a time: a panel of so many stays in the first cache.
-const ROWS: usize = 192;
+const ROWS: usize = 208;
 
 /// One side of the product: some columns of a row-major matrix.
 #[derive(Clone, Copy)]
