@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashMap,
-    env, fs,
-    io,
+    env, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
