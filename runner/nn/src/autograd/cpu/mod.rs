@@ -4,6 +4,7 @@
 //! copied on the way in or out of an operation.
 
 mod convolution;
+mod linear;
 mod losses;
 mod operations;
 mod stack;
