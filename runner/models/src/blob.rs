@@ -81,7 +81,8 @@ impl Blob {
         Ok(values)
     }
 
-    fn read_into(&self, from: u64, buffer: &mut [u8]) -> io::Result<()> {
+    /// Fills a buffer with what begins at a place.
+    pub(crate) fn read_into(&self, from: u64, buffer: &mut [u8]) -> io::Result<()> {
         match &self.content {
             // No position to share with other threads, so that they read side by side.
             Content::File(file) => buffer

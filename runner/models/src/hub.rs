@@ -358,9 +358,11 @@ fn stamp(files: &[PathBuf]) -> Result<Stamp, ModelError> {
 
 pub(crate) fn hash_file(path: &Path) -> Result<Digest, ModelError> {
     let blob = Blob::open(path)?;
-    let mut hasher = blake3::Hasher::new();
+    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; HASHED]);
     for start in (0..blob.size()).step_by(HASHED) {
-        hasher.update_rayon(&blob.read(start, (blob.size() - start).min(HASHED as u64))?);
+        let piece = &mut buffer[..(blob.size() - start).min(HASHED as u64) as usize];
+        blob.read_into(start, piece).map_err(ModelError::io(path))?;
+        hasher.update_rayon(piece);
     }
     Ok(hasher.finalize().into())
 }
