@@ -1,8 +1,8 @@
 //! The gradients of one shard, last layer first.
 
-use super::{Kind, Map, Pair, Plan, WHOLE};
+use super::{Kind, Map, Pair, Pairs, Plan, WHOLE};
 use crate::{
-    kernels::{self, Added, Finish, Pairing, Side, Taps},
+    kernels::{self, Added, Finish, Pairing, Side},
     pool::{Buffer, Workers},
 };
 
@@ -11,9 +11,9 @@ pub(super) struct Pass<'a> {
     pub(super) workers: &'a Workers,
     pub(super) plans: &'a [Plan],
     pub(super) parameters: &'a [Pair<'a>],
-    /// For each layer [`Plan::back`] and [`Plan::taps`].
+    /// For each layer [`Plan::back`] and [`Plan::pairs`].
     pub(super) maps: &'a [Option<Map>],
-    pub(super) taps: &'a [Option<Taps>],
+    pub(super) pairs: &'a [Option<Pairs>],
     /// The shard's pictures.
     pub(super) pictures: &'a [f32],
     /// Whether the gradient of the pictures is wanted.
@@ -159,20 +159,22 @@ impl Pass<'_> {
         kernels::add_columns(isa, dbias, dy);
         let scratch = |width| self.workers.buffer(kernels::weight_gradient_scratch(isa, outputs, width));
         let (left, right) = (Side::new(dy, outputs), Side::new(x, inputs));
-        match (&self.taps[number], plan.kind) {
-            _ if let Some(tiles) = plan.tiles() => {
-                let mut scratch = self.workers.buffer(kernels::winograd_gradient_scratch(isa, tiles));
-                kernels::winograd_gradient(isa, tiles, x, dy, dweight, &mut scratch);
+        match &self.pairs[number] {
+            None => {}
+            Some(Pairs::Tiles(tiles)) => {
+                let mut scratch = self.workers.buffer(kernels::winograd_gradient_scratch(isa, *tiles));
+                kernels::winograd_gradient(isa, *tiles, x, dy, dweight, &mut scratch);
             }
-            (Some(taps), kind) => {
-                let transposed = matches!(kind, Kind::Transposed { .. });
-                let pairing = if transposed { Pairing::Back(taps) } else { Pairing::There(taps) };
-                kernels::weight_gradient(isa, left, right, pairing, dweight, &mut scratch(inputs));
+            Some(Pairs::There(taps)) => {
+                kernels::weight_gradient(isa, left, right, Pairing::There(taps), dweight, &mut scratch(inputs));
             }
-            (None, _) if plan.window.is_pixel() => {
+            Some(Pairs::Back(taps)) => {
+                kernels::weight_gradient(isa, left, right, Pairing::Back(taps), dweight, &mut scratch(inputs));
+            }
+            Some(Pairs::Rows) => {
                 kernels::weight_gradient(isa, left, right, Pairing::Rows, dweight, &mut scratch(inputs));
             }
-            (None, _) => {
+            Some(Pairs::Covered) => {
                 let (covered, part) = (plan.sweep().covered(), plan.places());
                 let mut rows = self.workers.buffer(part.min(dy.len() / outputs) * covered);
                 let mut scratch = scratch(covered);

@@ -48,6 +48,20 @@ enum Kind {
     MeanPool,
 }
 
+/// What is multiplied in the gradient of a weight.
+enum Pairs {
+    /// Tiles at their points: the least work.
+    Tiles(Tiles),
+    /// A pixel of the result and what a tap covers.
+    There(Taps),
+    /// What a tap covers of the result, which is larger, and a pixel.
+    Back(Taps),
+    /// Pixel and pixel.
+    Rows,
+    /// A pixel of the result and all that the window covers, as a row.
+    Covered,
+}
+
 /// A layer's weight, or its gain, and its bias; empty where it has none.
 pub(crate) type Pair<'a> = [&'a [f32]; 2];
 
@@ -162,18 +176,26 @@ impl Plan {
         Some(Map { kernel, sweep, windows: taps.as_ref().map(Windows::new) })
     }
 
-    /// The tiles by which the gradient of the weight is computed, in convolutions for which that is less work.
-    fn tiles(&self) -> Option<Tiles> {
-        let convolution = matches!(self.kind, Kind::Convolution { .. });
-        let suits = convolution && Winograd::<Buffer>::suits(self.window, self.from.channels, self.to.channels);
-        suits.then(|| Tiles::new(self.sweep())).filter(Tiles::large)
-    }
-
-    /// Elsewhere, what pairs the pixels of both sides, where the window is more than a pixel.
-    fn taps(&self) -> Option<Taps> {
-        let few = self.from.channels < FEW && matches!(self.kind, Kind::Convolution { .. });
-        let maps = matches!(self.kind, Kind::Convolution { .. } | Kind::Transposed { .. });
-        (maps && !few && !self.window.is_pixel() && self.tiles().is_none()).then(|| Taps::there(self.sweep()))
+    /// How the gradient of the weight is computed, in layers that are linear maps.
+    fn pairs(&self) -> Option<Pairs> {
+        let (sweep, channels) = (self.sweep(), self.from.channels);
+        let convolution = match self.kind {
+            Kind::Convolution { .. } => true,
+            Kind::Transposed { .. } => false,
+            _ => return None,
+        };
+        if convolution && Winograd::<Buffer>::suits(self.window, channels, self.to.channels) {
+            let tiles = Tiles::new(sweep);
+            if tiles.large() {
+                return Some(Pairs::Tiles(tiles));
+            }
+        }
+        Some(match convolution {
+            _ if self.window.is_pixel() => Pairs::Rows,
+            true if channels < FEW => Pairs::Covered,
+            true => Pairs::There(Taps::there(sweep)),
+            false => Pairs::Back(Taps::there(sweep)),
+        })
     }
 
     /// All results for pictures `x`; `residual` is empty or of the same shape. What goes into an activation that is more than

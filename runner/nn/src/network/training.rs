@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{Kind, Map, Pair, Plan, backward::Pass};
+use super::{Kind, Map, Pair, Pairs, Plan, backward::Pass};
 use crate::{
-    kernels::{self, Taps},
+    kernels,
     pool::{Buffer, Workers},
     stack::add_up,
 };
@@ -118,7 +118,7 @@ pub(crate) fn backward(
                 if plan.input > 0 || wanted { plan.back(workers, weight) } else { None }
             },
         );
-        let taps: Vec<Option<Taps>> = plans.par_iter().map(Plan::taps).collect();
+        let pairs: Vec<Option<Pairs>> = plans.par_iter().map(Plan::pairs).collect();
         let mut dx_groups: Vec<&mut [f32]> = Vec::new();
         let mut rest = &mut *dx;
         for first in (0..images).step_by(group) {
@@ -133,7 +133,7 @@ pub(crate) fn backward(
                 let mut gradients = workers.zeros(total);
                 let shards = pictures.chunks(shard * input).zip(dy.chunks(shard * output));
                 for (i, ((pictures, dy), kept)) in shards.zip(kept.chunks_mut(shard * each)).enumerate() {
-                    let pass = Pass { workers, plans, parameters, maps: &maps, taps: &taps, pictures, wanted };
+                    let pass = Pass { workers, plans, parameters, maps: &maps, pairs: &pairs, pictures, wanted };
                     if let Some(own) = pass.run(kept, dy, &mut gradients) {
                         dx[i * shard * pixel..][..own.len()].copy_from_slice(&own);
                     }
