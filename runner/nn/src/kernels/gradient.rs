@@ -253,7 +253,7 @@ fn chunk_body<S: Simd, const M: usize>(
         Pairing::Back(_) => (Some(tap), None),
     };
     if tap == 0 || left_tap.is_some() {
-        arrange_left::<M>(job.rows(left, numbers.clone(), left_tap), left.width, lefts);
+        arrange_left::<M>(job.rows(left, numbers.clone(), left_tap), lefts);
     }
     if tap == 0 || right_tap.is_some() {
         arrange_right(s, job.rows(right, numbers, right_tap), right.width, rights);
@@ -277,22 +277,27 @@ fn chunk_body<S: Simd, const M: usize>(
 
 /// Rows in panels of `M` columns; columns beyond the last one are 0.
 #[inline(always)]
-fn arrange_left<const M: usize>(mut rows: Rows<'_>, width: usize, to: &mut [f32]) {
-    let whole = width / M;
+fn arrange_left<const M: usize>(mut rows: Rows<'_>, to: &mut [f32]) {
     let mut k = 0;
     while let Some(row) = rows.following() {
-        let (pieces, rest) = row.as_chunks::<M>();
-        let to = to.as_chunks_mut::<M>().0;
-        // By numbers: iterators of two slices are not inlined here, and lose the vectors.
-        for number in 0..whole {
-            to[number * ROWS + k] = pieces[number];
-        }
-        if !rest.is_empty() {
-            let mut last = [0.0; M];
-            last[..rest.len()].copy_from_slice(rest);
-            to[whole * ROWS + k] = last;
-        }
+        arrange::<M>(row, k, ROWS, to);
         k += 1;
+    }
+}
+
+/// A row as row `k` of panels of `M` columns that have so many rows.
+#[inline(always)]
+pub(super) fn arrange<const M: usize>(row: &[f32], k: usize, rows: usize, to: &mut [f32]) {
+    let (pieces, rest) = row.as_chunks::<M>();
+    let to = to.as_chunks_mut::<M>().0;
+    // By numbers: iterators of two slices are not inlined here, and lose the vectors.
+    for number in 0..pieces.len() {
+        to[number * rows + k] = pieces[number];
+    }
+    if !rest.is_empty() {
+        let mut last = [0.0; M];
+        last[..rest.len()].copy_from_slice(rest);
+        to[pieces.len() * rows + k] = last;
     }
 }
 

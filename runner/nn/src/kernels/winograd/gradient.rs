@@ -17,7 +17,7 @@ use crate::{
     Isa,
     isa::Level,
     kernels::{
-        gradient::add_rows,
+        gradient::{add_rows, arrange},
         packed::{MOST_ROWS, MOST_ROWS_AVX2, most_rows},
         panels::{LINE, panel},
         simd::Simd,
@@ -30,7 +30,7 @@ const TILES: usize = 64;
 /// Values of scratch that [`winograd_gradient`] needs.
 pub(crate) fn winograd_gradient_scratch(isa: Isa, tiles: Tiles) -> usize {
     let (to, most, panel) = (tiles.sweep.to.channels, most_rows(isa), panel(isa));
-    LARGE.1 * (to + TILES * to.next_multiple_of(most) + TILES * panel + APART + most * panel) + 4 * LINE
+    LARGE.1 * (to + TILES * to.next_multiple_of(most) + TILES * panel + APART + most * panel) + LINE
 }
 
 /// Adds the gradient of a kernel `[to, 3 · 3, from]` to `out`, for the pictures `x` that a convolution read and the gradient `dy`
@@ -106,22 +106,6 @@ fn part_body<S: Simd, const M: usize>(s: S, job: Job<'_>, out: &mut [f32], scrat
                 to_weights(s, &sums[row * panel..], M * panel, channels.clone(), from, kernel);
             }
         }
-    }
-}
-
-/// A row of channels as row `k` of panels of `M` that have `count` rows; channels beyond the last one are 0.
-#[inline(always)]
-fn arrange<const M: usize>(row: &[f32], k: usize, count: usize, to: &mut [f32]) {
-    let (pieces, rest) = row.as_chunks::<M>();
-    let to = to.as_chunks_mut::<M>().0;
-    // By numbers: iterators of two slices are not inlined here, and lose the vectors.
-    for number in 0..pieces.len() {
-        to[number * count + k] = pieces[number];
-    }
-    if !rest.is_empty() {
-        let mut last = [0.0; M];
-        last[..rest.len()].copy_from_slice(rest);
-        to[pieces.len() * count + k] = last;
     }
 }
 

@@ -181,6 +181,7 @@ pub(crate) fn winograd<V: Deref<Target = [f32]>>(
 ) {
     let Some(isa) = weight.points.first().map(Packed::isa) else { return };
     let (Sweep { from, to, .. }, count) = (tiles.sweep, tiles.points());
+    assert_eq!(weight.points.len(), count, "points of the tiles of a convolution");
     let some = lines.start * tiles.across..lines.end * tiles.across;
     let (there, back) = scratch.split_at_mut(count * (some.len() * from.channels + APART));
     let (before, after) = (there.len() / count, some.len() * to.channels + APART);
